@@ -1,0 +1,108 @@
+"""Figures as ratios of sums over images, and bootstrap intervals that resample those images.
+
+CHAIR_i divides all hallucinated mentions by all mentions, F1 divides 2 tp by 2 tp + fp + fn: every figure
+of this field is a sum over images divided by another one. So a figure is two columns, and its uncertainty
+comes from drawing images, never mentions or questions: those of one image are not independent.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import bootstrap
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """``scale * sum(numerator) / sum(denominator)``; both ``[images]``; NaN where the denominator is 0."""
+
+    numerator: np.ndarray
+    denominator: np.ndarray
+    scale: float = 100.0
+
+    @property
+    def value(self) -> float:
+        return float(_divide(self.numerator.sum(), self.denominator.sum(), self.scale))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure with its two-sided interval, all three in the figure's own unit."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float], scale: float = 100.0) -> Ratio:
+    """Columns ``[images]`` as a figure; percent unless ``scale`` says otherwise."""
+    return Ratio(np.asarray(numerator, float), np.asarray(denominator, float), scale)
+
+
+def intervals(
+    figures: Mapping[str, Ratio],
+    reference: Mapping[str, Ratio] | None = None,
+    *,
+    resamples: int = 5000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Percentile bootstrap of every figure, and of every difference to the same figure of ``reference``.
+
+    All columns must stand for the same images in the same order. One draw of images serves every column, of
+    the reference too, so that differences are paired by image.
+
+    Returns: (figure -> interval, figure -> interval of its difference); the latter empty without a reference.
+
+    Raises: ValueError when the columns differ in length or hold no image.
+    """
+    reference = reference or {}
+    shared = [name for name in figures if name in reference]
+    columns = [*figures.values(), *(reference[name] for name in shared)]
+    lengths = {len(part) for column in columns for part in (column.numerator, column.denominator)}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(
+            f"expected columns over the same images, at least one; got lengths {sorted(lengths)}"
+        )
+    n = lengths.pop()
+    numerators, denominators = (
+        np.stack([getattr(column, part) for column in columns]) for part in ("numerator", "denominator")
+    )
+    scales = np.array([[column.scale] for column in columns])
+    position = {name: index for index, name in enumerate(figures)}
+
+    def statistic(drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        """Images drawn ``[..., n]`` -> figures, then differences ``[figures, ...]``."""
+        weights = _multiplicities(drawn.reshape(-1, n), n)
+        values = _divide(numerators @ weights.T, denominators @ weights.T, scales)
+        differences = [values[position[name]] - values[len(figures) + k] for k, name in enumerate(shared)]
+        rows = np.stack([*values[: len(figures)], *differences])
+        return rows.reshape(len(rows), *drawn.shape[:-1])
+
+    result = bootstrap(
+        (np.arange(n),),
+        statistic,
+        n_resamples=resamples,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    whole = statistic(np.arange(n))
+    found = [
+        Interval(*map(float, triple))
+        for triple in zip(whole, result.confidence_interval.low, result.confidence_interval.high, strict=True)
+    ]
+    return dict(zip(figures, found, strict=False)), dict(zip(shared, found[len(figures) :], strict=True))
+
+
+def _multiplicities(drawn: np.ndarray, n: int) -> np.ndarray:
+    """How often each image was drawn, ``[resamples, n]``: sums over a resample become one matrix product."""
+    resamples = len(drawn)
+    flat = (drawn + n * np.arange(resamples)[:, None]).ravel()
+    return np.bincount(flat, minlength=resamples * n).reshape(resamples, n).astype(float)
+
+
+def _divide(numerator: np.ndarray, denominator: np.ndarray, scale: np.ndarray | float) -> np.ndarray:
+    numerator, denominator = np.asarray(numerator, float), np.asarray(denominator, float)
+    empty = denominator == 0
+    return np.where(empty, np.nan, scale * numerator / np.where(empty, 1, denominator))

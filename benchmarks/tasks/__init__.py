@@ -1,0 +1,1 @@
+"""Benchmarks: where images, prompts and truth come from, and how answers become figures."""

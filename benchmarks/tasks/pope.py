@@ -1,0 +1,102 @@
+"""POPE: balanced yes/no questions about objects; and what every set of yes/no answers shares.
+
+Official code: github.com/RUCAIBox/POPE (evaluate.py), Li et al. 2023. Positive class: yes.
+Example: "Is there a snowboard in the image?" -- "Yes".
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.statistics import Ratio, ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One question: the image it is about, its right answer, and what was understood (None: neither)."""
+
+    image: str
+    label: str
+    parsed: str | None
+
+    @property
+    def right(self) -> bool:
+        return self.parsed == self.label
+
+
+def official(text: str) -> str:
+    """The official evaluator's reading: "no" if No, no or not is a word before the first full stop, else
+    "yes".
+
+    So ``NO``, ``Nope``, ``No!`` and the empty answer count as yes.
+    """
+    words = text.split(".")[0].replace(",", "").split(" ")
+    return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def lenient(text: str) -> str | None:
+    """The first standalone yes or no, whatever its case; None when there is neither."""
+    found = re.search(r"\b(yes|no)\b", text.lower())
+    return found[1] if found else None
+
+
+PARSERS: Mapping[str, Callable[[str], str | None]] = {"official": official, "lenient": lenient}
+
+
+@dataclass(frozen=True, slots=True)
+class YesNo:
+    """Answers to yes/no questions; figures count questions and are resampled by image."""
+
+    answers: tuple[Answer, ...]
+
+    @property
+    def unparsed(self) -> int:
+        """Answers that are neither yes nor no: wrong, and in no denominator of precision."""
+        return sum(answer.parsed is None for answer in self.answers)
+
+    def figures(self) -> dict[str, Ratio]:
+        """accuracy, precision, recall, F1 (positive: yes), yes (ratio) and unparsed, in percent."""
+        counts: dict[str, Counter[str]] = {}
+        for answer in self.answers:
+            count = counts.setdefault(answer.image, Counter())
+            count["asked"] += 1
+            count["right"] += answer.right
+            count["positive"] += answer.label == "yes"
+            count["said yes"] += answer.parsed == "yes"
+            count["hit"] += answer.label == answer.parsed == "yes"
+            count["unparsed"] += answer.parsed is None
+
+        def column(name: str) -> list[int]:
+            return [count[name] for count in counts.values()]
+
+        relevant = [p + s for p, s in zip(column("positive"), column("said yes"), strict=True)]
+        return {
+            "accuracy": ratio(column("right"), column("asked")),
+            "precision": ratio(column("hit"), column("said yes")),
+            "recall": ratio(column("hit"), column("positive")),
+            "F1": ratio([2 * hit for hit in column("hit")], relevant),
+            "yes": ratio(column("said yes"), column("asked")),
+            "unparsed": ratio(column("unparsed"), column("asked")),
+        }
+
+
+def score(questions: Sequence[tuple[str, str, str]], *, parser: str = "official") -> YesNo:
+    """Reads and counts the answers.
+
+    Args:
+        questions: (image id, right answer "yes" or "no", answer as it was given) of each question.
+        parser: ``official`` or ``lenient``; it moves accuracy by tens of points on verbose answers, so
+            results must name it.
+
+    Raises: ValueError on no questions, on an unknown parser, on labels that are neither yes nor no.
+    """
+    if parser not in PARSERS:
+        raise ValueError(f"expected parser to be one of {', '.join(PARSERS)}; got {parser!r}")
+    if not questions:
+        raise ValueError("expected at least one answer, got none")
+    labels = sorted({label for _, label, _ in questions} - {"yes", "no"})
+    if labels:
+        raise ValueError(f"expected labels yes and no, got {labels[:5]}")
+    read = PARSERS[parser]
+    return YesNo(tuple(Answer(image, label, read(text)) for image, label, text in questions))
