@@ -207,6 +207,12 @@ def _attracted(rng: np.random.Generator, n: int, split: str) -> list[str]:
     return [noun for index in rng.permutation(len(groups)) for noun in groups[index]]
 
 
+def open_colour(scene: Scene, rng: np.random.Generator) -> tuple[str, str]:
+    """``what colour is the NOUN ?`` and its answer; asked in training only."""
+    thing = scene.visible[rng.integers(len(scene.visible))]
+    return f"what colour is the {thing.noun} ?", thing.colour
+
+
 def caption(scene: Scene, rng: np.random.Generator, *, prior: bool) -> str:
     """A reference caption; with ``prior``, by the writer who expects companions (see the module's text)."""
     told = [(thing.noun, thing.colour) for thing in scene.visible]
@@ -284,6 +290,8 @@ def vocabulary() -> list[str]:
         *RELATIONS,
         "of",
         "the",
+        "what",
+        "colour",
         "?",
         "yes",
         "no",
