@@ -1,1 +1,41 @@
+"""Finds the late layers where a vision-language model changes its mind, and contrasts what stood before.
+
+Layers are counted in two ways and no third: a block is 0..L-1, a readout 0..L is the number of blocks already run.
+Divergences are Jensen-Shannon, in nats.
+"""
+
+import transformers
+
 __version__ = "0.1.0"
+
+if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 10):
+    raise ImportError(
+        f"mutation_decode needs transformers 5.10 or later, found {transformers.__version__}; "
+        f"pip install -U transformers."
+    )
+
+from .anatomy import Anatomy
+from .decoder import MutationDecoder
+from .detection import Detector, Mutations
+from .divergence import adjacent_js, js_divergence
+from .lens import LogitLens
+from .processor import MutationLogitsProcessor
+from .readout import Readout
+from .strategy import Contrast, Strategy
+from .trace import Trace
+
+__all__ = [
+    "Anatomy",
+    "Contrast",
+    "Detector",
+    "LogitLens",
+    "MutationDecoder",
+    "MutationLogitsProcessor",
+    "Mutations",
+    "Readout",
+    "Strategy",
+    "Trace",
+    "__version__",
+    "adjacent_js",
+    "js_divergence",
+]

@@ -1,0 +1,63 @@
+"""The wrapper: generate with a strategy already in it."""
+
+from typing import Any, Self
+
+from torch import nn
+
+from .anatomy import Anatomy
+from .detection import Detector
+from .intercept import GenerateCall
+from .processor import MutationLogitsProcessor
+from .strategy import Strategy
+from .trace import Trace
+
+
+class MutationDecoder:
+    """Generates with a layer-wise strategy; takes and returns what `model.generate` takes and returns.
+
+    Args:
+        model, strategy, detector, trace, exact, anatomy: see `MutationLogitsProcessor`.
+
+    Raises:
+        TypeError, ValueError: see `MutationLogitsProcessor`.
+
+    Example:
+        decoder = MutationDecoder(model, Contrast(alpha=1.0), detector=Detector.paper())
+        output = decoder.generate(**inputs, max_new_tokens=64)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strategy: Strategy | None = None,
+        *,
+        detector: Detector | None = Detector(),
+        trace: bool = False,
+        exact: bool = False,
+        anatomy: Anatomy | None = None,
+    ) -> None:
+        self.model = model
+        self.processor = MutationLogitsProcessor(
+            model, strategy, detector=detector, trace=trace, exact=exact, anatomy=anatomy
+        )
+
+    @property
+    def trace(self) -> Trace | None:
+        """The trace of the last generate call, if the decoder was built with trace=True."""
+        return self.processor.trace
+
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """`model.generate` with the strategy applied after the caller's own logits processors."""
+        call = GenerateCall(self.model, self.model.generate, args, kwargs)  # type: ignore[arg-type]
+        call.arguments["logits_processor"] = [*call.processors, self.processor]
+        return call.run()
+
+    def close(self) -> None:
+        """Takes everything off the model again."""
+        self.processor.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

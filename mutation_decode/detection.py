@@ -1,0 +1,127 @@
+"""The decision, per row: which late blocks mutate the distribution, and what it was before them."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mutations:
+    """What the detector found at one step, row by row. Blocks count 0..L-1, readouts 0..L.
+
+    Attributes:
+        js: `[rows, L]` nats, the change that each block makes; NaN where the block was not read.
+        critical: `[rows]` readout at which the shallow evolution ends; L where a row never settles.
+        mutated: `[rows, L]` bool, the blocks that mutate the distribution.
+        fired: `[rows]` bool, whether there is such a block.
+        pre_mutation: `[rows]` the readout that enters the first mutated block; L where the row did not fire.
+    """
+
+    js: Tensor
+    critical: Tensor
+    mutated: Tensor
+    fired: Tensor
+    pre_mutation: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Detector:
+    """Finds the mutation layers of every row: the blocks from the critical readout on that change the distribution.
+
+    Attributes:
+        threshold: nats, in [0, ln 2]; a block mutates the distribution if its js is above it.
+        critical: where the search begins: a fraction of the depth in [0, 1), a readout (an int), or None to
+            find it for each token as the first readout from which two successive js stay below `settle`.
+        settle: nats, in (0, ln 2]; used only when `critical` is None.
+        largest: keep only the block with the largest js (the lower one of equals).
+        include_last: consider the last block too; it moves nearly every distribution.
+
+    Raises:
+        ValueError: if a knob is out of its range.
+
+    Source: section 4 of "Towards Understanding How Knowledge Evolves in Large Vision-Language Models".
+    """
+
+    threshold: float = 0.05
+    critical: float | int | None = 18 / 32
+    settle: float = 0.02
+    largest: bool = False
+    include_last: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.threshold <= math.log(2):
+            raise ValueError(
+                f"threshold is a JSD in nats, between 0 and ln 2 = 0.693, got {self.threshold!r}."
+            )
+        if not 0 < self.settle <= math.log(2):
+            raise ValueError(
+                f"settle is a JSD in nats, above 0 and at most ln 2 = 0.693, got {self.settle!r}."
+            )
+        if isinstance(self.critical, bool) or not isinstance(self.critical, float | int | None):
+            raise ValueError(f"critical is a fraction, a readout or None, got {self.critical!r}.")
+        if isinstance(self.critical, float) and not 0 <= self.critical < 1:
+            raise ValueError(
+                f"critical, as a float, is a fraction of the depth in [0, 1), got {self.critical!r}; "
+                f"write an int for a readout."
+            )
+        if isinstance(self.critical, int) and self.critical < 0:
+            raise ValueError(f"critical, as an int, is a readout from 0 on, got {self.critical!r}.")
+
+    @classmethod
+    def paper(cls) -> Self:
+        """The authors' recipe: the one block with the largest js between 18/32 of the depth and the last block."""
+        return cls(threshold=0.0, critical=18 / 32, largest=True)
+
+    def blocks(self, depth: int) -> range:
+        """The blocks whose js the detector looks at in a model of `depth` blocks; only these have to be read.
+
+        Raises:
+            ValueError: if that leaves no block.
+        """
+        first = 0 if self.critical is None else self._fixed_critical(depth)
+        last = depth if self.include_last else depth - 1
+        if first >= last:
+            raise ValueError(
+                f"critical={self.critical!r} leaves no block to watch in a model of {depth} blocks "
+                f"(the last one {'in' if self.include_last else 'ex'}cluded); choose a readout below {last}."
+            )
+        return range(first, last)
+
+    def __call__(self, js: Tensor) -> Mutations:
+        """Decides for every row by itself; no row looks at another, and nothing waits for the device.
+
+        Args:
+            js: `[rows, L]` nats, with NaN at blocks that were not read; those never count as mutated.
+        """
+        depth = js.shape[-1]
+        watched = self.blocks(depth)
+        block = torch.arange(depth, device=js.device)
+        critical = self._critical(js, block)
+        searched = (block >= critical[:, None]) & (block < watched.stop)
+        mutated = searched & (js > self.threshold)
+        if self.largest:
+            # NaN would win an argmax, so blocks that do not count are lowered first.
+            top = torch.where(mutated, js, -1.0).argmax(dim=-1)
+            mutated = mutated & (block == top[:, None])
+        fired = mutated.any(dim=-1)
+        first = torch.where(mutated, block, depth).amin(dim=-1)
+        return Mutations(js=js, critical=critical, mutated=mutated, fired=fired, pre_mutation=first)
+
+    def _fixed_critical(self, depth: int) -> int:
+        assert self.critical is not None
+        return round(self.critical * depth) if isinstance(self.critical, float) else self.critical
+
+    def _critical(self, js: Tensor, block: Tensor) -> Tensor:
+        rows, depth = js.shape
+        if self.critical is not None:
+            return torch.full((rows,), self._fixed_critical(depth), device=js.device)
+        calm = js < self.settle
+        settled = calm[:, :-1] & calm[:, 1:]
+        return (
+            torch.where(settled, block[:-1], depth).amin(dim=-1)
+            if depth > 1
+            else block.new_full((rows,), depth)
+        )

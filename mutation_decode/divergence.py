@@ -1,0 +1,76 @@
+"""Jensen-Shannon divergence between next-token distributions, straight from logits.
+
+Everything here is in nats, in [0, ln 2], and computed in fp32 whatever the dtype of the logits.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CHUNK_BYTES = 64 * 2**20
+"""Working set of one pass of `adjacent_js`; keeps a 152k vocabulary x 29 readouts x 16 rows from piling up."""
+
+
+def js_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence of the distributions that two sets of logits stand for.
+
+    With d = log p - log q it is ln 2 - 1/2 sum(p softplus(-d) + q softplus(d)): nothing is divided and no
+    logarithm of a probability is taken, so peaked pairs give no NaN and near-identical ones lose no digits.
+
+    Args:
+        p_logits: `[..., vocab]`, any constant per row added; -inf stands for probability 0.
+        q_logits: `[..., vocab]`, broadcastable against `p_logits`.
+
+    Returns:
+        `[...]`, fp32, nats, in [0, ln 2]; absolute error below 1e-6.
+
+    Raises:
+        ValueError: if the vocabularies differ.
+
+    Source: Lin 1991; eq. 3-4 of "Towards Understanding How Knowledge Evolves in Large Vision-Language Models".
+    """
+    if p_logits.shape[-1] != q_logits.shape[-1]:
+        raise ValueError(
+            f"js_divergence compares distributions over one vocabulary, got logits of shape "
+            f"{tuple(p_logits.shape)} and {tuple(q_logits.shape)}; pass two tensors with the same last size."
+        )
+    return _js_from_log_probs(_log_softmax(p_logits), _log_softmax(q_logits))
+
+
+def adjacent_js(logits: Tensor) -> Tensor:
+    """Jensen-Shannon divergence between every readout and the next: the change each block makes.
+
+    Args:
+        logits: `[rows, readouts, vocab]`, readouts in the order of depth, at least two of them.
+
+    Returns:
+        `[rows, readouts - 1]`, fp32, nats; entry i compares readouts i and i + 1.
+
+    Raises:
+        ValueError: if `logits` is not of that shape.
+    """
+    if logits.dim() != 3 or logits.shape[1] < 2:
+        raise ValueError(
+            f"adjacent_js expects logits [rows, readouts, vocab] with two readouts or more, "
+            f"got shape {tuple(logits.shape)}."
+        )
+    rows, readouts, vocab = logits.shape
+    step = max(1, CHUNK_BYTES // (4 * readouts * vocab))
+    out = torch.empty(rows, readouts - 1, dtype=torch.float32, device=logits.device)
+    for start in range(0, rows, step):
+        log_probs = _log_softmax(logits[start : start + step])
+        out[start : start + step] = _js_from_log_probs(log_probs[:, :-1], log_probs[:, 1:])
+    return out
+
+
+def _log_softmax(logits: Tensor) -> Tensor:
+    """fp32 log-probabilities in which probability 0 is the lowest finite number, so differences stay defined."""
+    return torch.log_softmax(logits, dim=-1, dtype=torch.float32).clamp_min(-1e30)
+
+
+def _js_from_log_probs(p: Tensor, q: Tensor) -> Tensor:
+    difference = p - q
+    shared = p.exp() * F.softplus(-difference) + q.exp() * F.softplus(difference)
+    return (math.log(2) - 0.5 * shared.sum(dim=-1)).clamp(0.0, math.log(2))

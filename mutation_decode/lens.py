@@ -1,0 +1,235 @@
+"""The logit lens: every layer's logits out of the same product that makes the model's own.
+
+Hooks keep the last position of the blocks that are read; before the head runs, these states are put in front of its
+real input, so one product yields all logits and the head's weights are read once; when the owner has done to them what
+it does to logits (soft cap, scale), the extra rows are cut off again. Hooks are on the model only between `__enter__`
+and `__exit__`, and nothing outlives a forward but the readout that `take` hands out.
+"""
+
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from .anatomy import BY_HAND, Anatomy, first_tensor, probe_inputs, tolerance, undisturbed
+from .readout import Readout
+
+
+class LogitLens:
+    """Reads what a model would predict after each of its blocks, at the last position of every forward.
+
+    Args:
+        model: a transformers model with a language-modelling head.
+        readouts: which readouts to read, each in 0..L (0: the embeddings, L: the model's own); None for all.
+            Readout L is always there.
+        exact: compute the layers' logits in a product of their own, so that the model's are those of the model
+            without a lens to the last bit; otherwise they differ by the rounding of a larger product (about 2e-6
+            in fp32) and cost less.
+        anatomy: the parts of the model, if they cannot be found.
+        inputs: arguments for the forward that looks for the parts, for models that cannot run on text alone.
+
+    Raises:
+        ValueError: if the parts are not found, or if the last block read through the lens is not what the model
+            itself predicts; this is checked here, and again in the first forward after this.
+
+    Example:
+        with LogitLens(model) as lens:
+            model(**inputs)
+        lens.take().js()        # [rows, L], nats
+
+    Several lenses may be on one model at the same time. Only forwards of the thread that entered are read.
+
+    Source: nostalgebraist 2020, "interpreting GPT: the logit lens".
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        readouts: Iterable[int] | None = None,
+        exact: bool = False,
+        anatomy: Anatomy | None = None,
+        inputs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.anatomy = Anatomy.of(model, inputs) if anatomy is None else anatomy
+        depth = self.anatomy.depth
+        self.readouts = tuple(sorted({*(range(depth) if readouts is None else readouts), depth}))
+        if self.readouts[0] < 0 or self.readouts[-1] > depth:
+            raise ValueError(f"readouts of a model of {depth} blocks are 0..{depth}, got {self.readouts}.")
+        self.exact = exact
+        self.paused = False
+        self._handles: list[RemovableHandle] = []
+        self._thread = 0
+        self._verify = True
+        self._clear()
+        if anatomy is None:
+            with self, undisturbed(self.anatomy.owner):
+                self.anatomy.owner(**(probe_inputs(self.anatomy.owner) if inputs is None else inputs))
+            self._clear()
+            self._verify = True  # with real inputs (images) once more
+
+    def __enter__(self) -> Self:
+        if self._handles:
+            raise RuntimeError("this LogitLens is already on its model; use a second one.")
+        self._thread = threading.get_ident()
+        self.paused = False
+        self._clear()
+        parts = self.anatomy
+        put = self._handles.append
+        put(parts.owner.register_forward_pre_hook(self._begin))
+        if self.readouts[0] == 0:
+            put(parts.blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True))
+        for number, block in enumerate(parts.blocks, start=1):
+            if number in self.readouts:
+                put(block.register_forward_hook(self._keep_output(number)))
+        if self.exact:
+            put(parts.head.register_forward_hook(self._append_product))
+        else:
+            put(parts.head.register_forward_pre_hook(self._stack))
+        # Rows are cut off in the opposite order of putting them on, and before any lens looks at the model's own.
+        put(parts.owner.register_forward_hook(self._strip, prepend=True))
+        put(parts.owner.register_forward_hook(self._finish))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._states.clear()
+        self._running = False
+
+    def take(self) -> Readout:
+        """Hands out the readout of the last forward, once.
+
+        Raises:
+            RuntimeError: if there was no forward since the last `take`.
+        """
+        readout, self._readout = self._readout, None
+        if readout is None:
+            raise RuntimeError(
+                "no forward of the model passed through the lens since the last readout was taken: each readout "
+                "belongs to one forward. Is the model compiled, or are several tokens made from one forward?"
+            )
+        return readout
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        """Forwards of this thread inside are not read; those of the thread that entered the lens go on if it is
+        another one."""
+        before = self.paused
+        if threading.get_ident() == self._thread:
+            self.paused = True
+        try:
+            yield
+        finally:
+            if threading.get_ident() == self._thread:
+                self.paused = before
+
+    def _clear(self) -> None:
+        self._running = False
+        self._states: dict[int, Tensor] = {}
+        self._rows = 0
+        self._lens_logits: Tensor | None = None
+        self._readout: Readout | None = None
+
+    def _listening(self) -> bool:
+        return not self.paused and threading.get_ident() == self._thread
+
+    # The hooks, in the order in which a forward meets them.
+
+    def _begin(self, _module: nn.Module, _args: Any) -> None:
+        if self._listening():
+            self._clear()
+            self._running = True
+
+    def _keep_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._running and self._listening():
+            self._states[0] = first_tensor(args or tuple(kwargs.values()))[:, -1].clone()
+
+    def _keep_output(self, number: int) -> Any:
+        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+            # The last block's output is readout L, which the model makes itself; it is kept only to compare.
+            if self._running and self._listening() and (number < self.anatomy.depth or self._verify):
+                self._states[number] = first_tensor(output)[:, -1].clone()
+
+        return keep
+
+    def _stack(self, _head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not (self._running and self._listening()):
+            return None
+        rows = self._finished_states(args[0])
+        return (torch.cat([rows, args[0]], dim=1), *args[1:])
+
+    def _append_product(self, head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not (self._running and self._listening()):
+            return None
+        # forward, not call: no lens may stack its rows into this product.
+        return torch.cat([output, head.forward(self._finished_states(args[0]))], dim=1)
+
+    def _strip(self, _owner: nn.Module, _args: Any, output: Any) -> Any:
+        if not (self._running and self._listening()):
+            return None
+        if self._rows == 0:
+            return None
+        logits = _logits_of(output)
+        if self.exact:
+            self._lens_logits, own = logits[:, -self._rows :], logits[:, : -self._rows]
+        else:
+            self._lens_logits, own = logits[:, : self._rows], logits[:, self._rows :]
+        return _with_logits(output, logits, own)
+
+    def _finish(self, owner: nn.Module, _args: Any, output: Any) -> None:
+        if not (self._running and self._listening()):
+            return
+        self._running = False
+        own = _logits_of(output)[:, -1:]
+        lens = own[:, :0] if self._lens_logits is None else self._lens_logits
+        if self._verify and self.anatomy.depth in self._states:
+            self._compare(type(owner).__name__, lens[:, -1], own[:, -1])
+            lens = lens[:, :-1]
+        self._states.clear()
+        self._lens_logits = None
+        self._readout = Readout(torch.cat([lens, own], dim=1), self.readouts, self.anatomy.depth)
+
+    def _finished_states(self, like: Tensor) -> Tensor:
+        """The kept states `[rows, K, ...]` through the tail, as the head wants them."""
+        wanted = [*self.readouts[:-1], *([self.anatomy.depth] if self.anatomy.depth in self._states else [])]
+        states: list[Tensor] = []
+        for number in wanted:
+            if number in self._states:
+                states.append(self._states[number])
+            elif states:
+                states.append(states[-1])  # a block that did not run changed nothing
+            else:
+                raise RuntimeError(
+                    f"block {number - 1} did not run in this forward, so readout {number} cannot be read. {BY_HAND}"
+                )
+        self._rows = len(states)
+        if not states:
+            return like[:, :0]
+        return self.anatomy.finish(torch.stack([state.to(like.device) for state in states], dim=1))
+
+    def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
+        self._verify = False
+        off, allowed = float((read - own).abs().max()), tolerance(own)
+        if not off <= allowed:
+            raise ValueError(
+                f"{name}: the last block read through the lens differs from the model's own logits by {off:.3g} "
+                f"(allowed {allowed:.3g}), so no layer can be trusted. {BY_HAND}"
+            )
+
+
+def _logits_of(output: Any) -> Tensor:
+    logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
+    return logits
+
+
+def _with_logits(output: Any, old: Tensor, new: Tensor) -> Any:
+    if isinstance(output, tuple):
+        return tuple(new if item is old else item for item in output)
+    output.logits = new
+    return output

@@ -1,0 +1,249 @@
+"""The drop-in: a logits processor that brings every layer's view to a strategy."""
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import torch
+from torch import FloatTensor, LongTensor, Tensor, nn
+from transformers import LogitsProcessor
+
+from . import intercept
+from .anatomy import Anatomy
+from .detection import Detector, Mutations
+from .intercept import GenerateCall
+from .lens import LogitLens
+from .readout import Readout
+from .refusals import end_tokens, refuse_if_impossible
+from .strategy import Contrast, Strategy
+from .trace import Recorder, Step, Trace
+
+
+class MutationLogitsProcessor(LogitsProcessor):
+    """Applies a layer-wise decoding strategy inside generate, to the rows in which the detector fires.
+
+    Pass it to `model.generate(..., logits_processor=[processor])` for greedy, sampled or beam decoding, with left
+    padding in batches. Calls that do not name it are those of the untouched model, while it exists and afterwards.
+
+    Args:
+        model: the transformers model whose generate will use it.
+        strategy: what to do where the distribution mutates.
+        detector: finds where it does; None reads no js for that (only for strategies that always act).
+        trace: record every token in `trace`, with the js of all blocks; reads all layers.
+        exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
+        anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
+
+    Attributes:
+        trace: the Trace of the last generate call, if asked for; None before.
+
+    Raises:
+        TypeError: if the model does not generate.
+        ValueError: if the model's parts do not verify, or a knob does not fit its depth.
+
+    Example:
+        with MutationLogitsProcessor(model, Contrast(alpha=1.0)) as processor:
+            model.generate(**inputs, logits_processor=[processor])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        strategy: Strategy | None = None,
+        *,
+        detector: Detector | None = Detector(),
+        trace: bool = False,
+        exact: bool = False,
+        anatomy: Anatomy | None = None,
+    ) -> None:
+        strategy = Contrast() if strategy is None else strategy
+        if not callable(getattr(model, "generate", None)):
+            raise TypeError(
+                f"{type(model).__name__} has no generate; pass a transformers model that generates text."
+            )
+        if detector is None and not strategy.always:
+            raise ValueError(
+                f"{type(strategy).__name__} acts where the detector fires, and there is none; pass a Detector, "
+                f"or a strategy with always=True."
+            )
+        self.model = model
+        self.strategy = strategy
+        self.detector = detector
+        self.trace: Trace | None = None
+        anatomy = Anatomy.of(model) if anatomy is None else anatomy
+        depth = anatomy.depth
+        watched = range(0) if detector is None else detector.blocks(depth)
+        self._blocks = range(depth) if trace else watched
+        readouts = {*strategy.readouts(depth), *(r for block in self._blocks for r in (block, block + 1))}
+        self._lens = LogitLens(model, readouts=readouts, exact=exact, anatomy=anatomy)
+        self._watched = watched
+        self._tracing = trace
+        self._warned = False
+        self._busy = threading.Lock()
+        self._call: _Call | None = None
+        intercept.attach(model, self)
+        self._restore = weakref.finalize(self, _detach_gone, weakref.ref(model))
+
+    def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
+        """Called by generate with `scores` `[rows, vocab]`; returns new ones, rows without mutation bit for bit."""
+        call = self._call
+        if call is None:
+            raise RuntimeError(
+                f"this {type(self).__name__} was built for another model than the one that is generating, or was "
+                f"called outside {type(self.model).__name__}.generate; build one for the model that generates."
+            )
+        readout = call.current()
+        if readout.logits.shape[0] != scores.shape[0] or readout.logits.shape[2] != scores.shape[1]:
+            raise RuntimeError(
+                f"the forward gave logits {tuple(readout.logits.shape)} [rows, readouts, vocab], but generate asks "
+                f"about scores {tuple(scores.shape)}; the strategy cannot be applied."
+            )
+        mutations = self._detect(readout)
+        acts = torch.ones_like(mutations.fired) if self.strategy.always else mutations.fired
+        moved = self.strategy(readout, mutations, scores)
+        if moved.shape != scores.shape:
+            raise RuntimeError(
+                f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into {tuple(moved.shape)}; a "
+                f"strategy returns one score per row and token."
+            )
+        call.note(mutations, acts, self._watched, input_ids.shape[1])
+        return torch.where(acts[:, None], moved, scores)
+
+    def close(self) -> None:
+        """Takes everything off the model again; the processor cannot be used afterwards."""
+        self._restore.detach()
+        intercept.detach(self.model, self)
+        self._call = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _detect(self, readout: Readout) -> Mutations:
+        js = readout.js(self._blocks)
+        if self.detector is not None:
+            return self.detector(js)
+        rows, depth = js.shape
+        nowhere = torch.full((rows,), depth, device=js.device)
+        none = torch.zeros(rows, depth, dtype=torch.bool, device=js.device)
+        return Mutations(js=js, critical=nowhere, mutated=none, fired=none.any(dim=-1), pre_mutation=nowhere)
+
+    # What the interceptor of generate calls.
+
+    @contextmanager
+    def during(self, call: GenerateCall) -> Iterator[None]:
+        """Around a generate call that uses this processor: hooks on, one call at a time."""
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(
+                "this processor is in use by another generate call (another thread, or a call inside a call); build "
+                "one processor for each."
+            )
+        try:
+            refuse_if_impossible(call)
+            with self._lens as lens:
+                self._call = _Call(lens, Recorder() if self._tracing else None)
+                if self._tracing and (call.setting("num_beams") or 1) > 1:
+                    # Only the full output says which beam a token came from.
+                    self._call.unwrap = not call.setting("return_dict_in_generate")
+                    call.arguments["return_dict_in_generate"] = True
+                call.arguments["logits_processor"] = [
+                    _Mark(self._call.freeze),
+                    *call.processors,
+                    _Mark(self._call.resume),
+                ]
+                # A compiled step would keep the hooks of the call that it was compiled in.
+                call.arguments["disable_compile"] = True
+                yield
+        finally:
+            self._call = None
+            self._busy.release()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Around a generate call that does not use this processor: not even one inside a call that does is seen."""
+        with self._lens.looking_away():
+            yield
+
+    def completed(self, call: GenerateCall, output: Any) -> Any:
+        """After generate: the trace, and a warning where nothing happened."""
+        done = self._call
+        assert done is not None
+        if done.steps == 0:
+            raise RuntimeError(
+                "generate returned without calling this processor once, so the strategy was not in effect; use "
+                "greedy, sampling or beam search of transformers' own generate."
+            )
+        if done.recorder is not None:
+            self.trace = done.recorder.finish(output, end_tokens(call), call.setting("pad_token_id"))
+        if not (self.strategy.always or self._warned) and not bool(done.fired):
+            self._warned = True
+            assert self.detector is not None
+            warnings.warn(
+                f"{type(self.strategy).__name__} never acted in this generate: the largest js in blocks "
+                f"{self._watched.start}..{self._watched.stop - 1} was {float(done.largest):.3g} nats, the threshold "
+                f"is {self.detector.threshold:.3g}. Lower Detector(threshold=...) or look at other blocks with "
+                f"Detector(critical=...).",
+                UserWarning,
+                stacklevel=4,
+            )
+        return output.sequences if done.unwrap else output
+
+
+class _Call:
+    """One generate call: the readout of the step at hand, and what is known of the steps before."""
+
+    def __init__(self, lens: LogitLens, recorder: Recorder | None) -> None:
+        self.recorder = recorder
+        self.unwrap = False
+        self.steps = 0
+        self.fired: Tensor | None = None
+        self.largest: Tensor | None = None
+        self._lens = lens
+        self._readout: Readout | None = None
+
+    def freeze(self) -> None:
+        """Before the processors: the forward is done, and forwards that a processor makes are not ours."""
+        self._readout = self._lens.take()
+        self._lens.paused = True
+
+    def current(self) -> Readout:
+        if self._readout is None:
+            raise RuntimeError("the processor was called twice for one token; pass it to generate only once.")
+        return self._readout
+
+    def resume(self) -> None:
+        """After the processors: the next forward is generate's again."""
+        self._readout = None
+        self._lens.paused = False
+
+    def note(self, mutations: Mutations, acts: Tensor, watched: range, prompt: int) -> None:
+        """Keeps what the trace and the final warning need, on the device."""
+        self.steps += 1
+        fired = mutations.fired.any()
+        self.fired = fired if self.fired is None else self.fired | fired
+        if len(watched) > 0:
+            largest = mutations.js[:, watched.start : watched.stop].amax()
+            self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        if self.recorder is not None:
+            m = mutations
+            self.recorder.add(Step(m.js, m.critical, m.pre_mutation, m.mutated, m.fired, acts), prompt)
+
+
+class _Mark(LogitsProcessor):
+    """Stands first or last among the caller's processors and changes nothing."""
+
+    def __init__(self, reached: Callable[[], None]) -> None:
+        self._reached = reached
+
+    def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
+        self._reached()
+        return scores
+
+
+def _detach_gone(model: "weakref.ref[nn.Module]") -> None:
+    if (alive := model()) is not None:
+        intercept.detach(alive, None)

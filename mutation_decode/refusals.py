@@ -1,0 +1,62 @@
+"""What cannot work is refused before a token is made, with the reason and the way out."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .intercept import GenerateCall
+
+
+def refuse_if_impossible(call: GenerateCall) -> None:
+    """Raises ValueError if a generate call is of a kind in which layers cannot be read or scores are not asked for."""
+    for reason, holds in REASONS.items():
+        if holds(call):
+            raise ValueError(reason)
+
+
+def _given(*names: str) -> Callable[[GenerateCall], bool]:
+    return lambda call: any(call.setting(name) not in (None, False) for name in names)
+
+
+def _paged(call: GenerateCall) -> bool:
+    return call.setting("cache_implementation") == "paged"
+
+
+def _guided(call: GenerateCall) -> bool:
+    return call.setting("guidance_scale") not in (None, 1)
+
+
+def _right_padded(call: GenerateCall) -> bool:
+    if getattr(getattr(call.model, "config", None), "is_encoder_decoder", False):
+        return False  # the mask is the encoder's; the decoder starts from one token
+    mask = call.arguments.get("attention_mask")
+    if isinstance(mask, Tensor):
+        return mask.dim() == 2 and bool((mask[:, -1] == 0).any())
+    # Without a mask generate masks padding tokens, unless they are end tokens too.
+    ids: Any = call.arguments.get("input_ids", call.arguments.get("inputs"))
+    pad, ends = call.setting("pad_token_id"), end_tokens(call)
+    if pad is None or not isinstance(ids, Tensor) or ids.dim() != 2 or ids.dtype.is_floating_point:
+        return False
+    return int(pad) not in ends.tolist() and bool((ids[:, -1] == int(pad)).any())
+
+
+def end_tokens(call: GenerateCall) -> Tensor:
+    """The ids that end a row, `[any]`, on the CPU."""
+    end = call.setting("eos_token_id")
+    return torch.as_tensor([] if end is None else end, dtype=torch.long).cpu().reshape(-1)
+
+
+REASONS: dict[str, Callable[[GenerateCall], bool]] = {
+    "continuous batching (cache_implementation='paged') ignores logits processors, so the method would not be in "
+    "effect; leave cache_implementation out.": _paged,
+    "assisted and prompt-lookup decoding make several tokens from one forward, and the layers of one position only "
+    "are read; leave out assistant_model, prompt_lookup_num_tokens, assistant_early_exit and use_mtp.": _given(
+        "assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp"
+    ),
+    "classifier-free guidance (guidance_scale) mixes in a second forward before any logits processor is asked, so the "
+    "layers no longer explain the scores; leave guidance_scale out.": _guided,
+    "a row of attention_mask ends in padding: the last position of that row predicts nothing. Pad on the left "
+    "(tokenizer.padding_side = 'left').": _right_padded,
+}
