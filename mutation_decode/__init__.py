@@ -1,7 +1,7 @@
 """Finds the late layers where a vision-language model changes its mind, and contrasts what stood before.
 
-Layers are counted in two ways and no third: a block is 0..L-1, a readout 0..L is the number of blocks already run.
-Divergences are Jensen-Shannon, in nats.
+Layers are counted in two ways and no third: a block is 0..L-1, a readout 0..L is the number of blocks already
+run. Divergences are Jensen-Shannon, in nats.
 """
 
 import transformers

@@ -1,9 +1,10 @@
 """Finds the parts of a model that a logit lens needs, by watching one forward; no code per model family.
 
-    embeddings -> blocks[0] ... blocks[L-1] -> tail (final norm, ...) -> head -> what the owner does to the logits
+    embeddings -> blocks[0] ... blocks[L-1] -> tail (final norm, ...) -> head -> what the owner does to the
+    logits
 
-The parts are read off the order in which modules ran, then checked: the tail applied to the last block's output has to
-be what entered the head. A model that does not pass is refused, never guessed at.
+The parts are read off the order in which modules ran, then checked: the tail applied to the last block's
+output has to be what entered the head. A model that does not pass is refused, never guessed at.
 """
 
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,8 @@ class Anatomy:
             inputs: arguments for that forward, for models that cannot run on text alone.
 
         Raises:
-            ValueError: if a part is not found or does not verify; the message says by how much, and the way out.
+            ValueError: if a part is not found or does not verify; the message says by how much, and the way
+                out.
         """
         name = type(model).__name__
         head, owner = _head_and_owner(model)
@@ -80,7 +82,8 @@ def probe_inputs(owner: nn.Module) -> dict[str, Tensor]:
     reserved = set(_reserved_ids(config.to_dict())) if config is not None else set()
     vocab = first_parameter(owner.get_input_embeddings()).shape[0]  # type: ignore[operator]
     ids = [token for token in range(vocab) if token not in reserved][:4]
-    tokens = torch.tensor([ids], device=first_parameter(owner).device)
+    device = first_parameter(owner).device
+    tokens = torch.tensor([ids], device="cpu" if device.type == "meta" else device)
     decoder = {"decoder_input_ids": tokens} if getattr(config, "is_encoder_decoder", False) else {}
     return {"input_ids": tokens, **decoder}
 
@@ -100,7 +103,7 @@ def tolerance(logits: Tensor) -> float:
 
 
 def first_tensor(value: Any) -> Tensor:
-    """The hidden states in what passes a module: the tensor itself, or the first one in a tuple or ModelOutput.
+    """The states in what passes a module: the tensor itself, or the first one in a tuple or ModelOutput.
 
     Raises:
         TypeError: if there is none.
@@ -164,8 +167,8 @@ def _watch(owner: nn.Module, inputs: Mapping[str, Any]) -> list[_Step]:
 
 
 def _head_and_owner(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    candidates = [model, *model.modules()]
-    heads = (m.get_output_embeddings() for m in candidates if hasattr(m, "get_output_embeddings"))
+    candidates = list(model.modules())
+    heads = (m.get_output_embeddings() for m in candidates if isinstance(m, PreTrainedModel))
     head = next((head for head in heads if isinstance(head, nn.Module)), None)
     if head is None:
         raise ValueError(
@@ -182,7 +185,8 @@ def _head_and_owner(model: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 def _blocks(owner: nn.Module, steps: list[_Step]) -> tuple[tuple[nn.Module, ...], int]:
     """The list whose element returned last before the head, and the step at which it did."""
-    config = owner.config.get_text_config(decoder=True)  # type: ignore[union-attr,operator]
+    assert isinstance(owner, PreTrainedModel)
+    config = owner.config.get_text_config(decoder=True)
     expected = getattr(config, "num_hidden_layers", None) or 1
     lists = [m for m in owner.modules() if isinstance(m, nn.ModuleList) and len(m) >= expected]
     home = {id(block): blocks for blocks in lists for block in blocks}
@@ -201,7 +205,7 @@ def _blocks(owner: nn.Module, steps: list[_Step]) -> tuple[tuple[nn.Module, ...]
 
 
 def _tail(head: nn.Module, steps: list[_Step]) -> tuple[nn.Module, ...]:
-    """The outermost modules that ran between the last block and the head, without those that contain the head."""
+    """The outermost modules that ran between the last block and the head, less those around the head."""
     tail: list[nn.Module] = []
     inside: set[int] = set()
     for step in steps:
@@ -216,7 +220,7 @@ def _tail(head: nn.Module, steps: list[_Step]) -> tuple[nn.Module, ...]:
 
 
 def _fit(found: Anatomy, last: Tensor | None, wanted: Tensor | None, name: str) -> float:
-    """The factor (nearly always 1) that makes the finished last state what entered the head; refuses otherwise."""
+    """The factor (nearly always 1) that makes the finished last state what entered the head, or refuses."""
     if last is None or wanted is None:
         raise ValueError(f"{name}: its last block or its head passes no tensor. {BY_HAND}")
     with undisturbed(found.owner):
@@ -231,8 +235,8 @@ def _fit(found: Anatomy, last: Tensor | None, wanted: Tensor | None, name: str) 
     wanted = wanted[:, -1]
     if mine.shape != wanted.shape:
         raise ValueError(
-            f"{name}: its last block, finished, has shape {tuple(mine.shape)}, but {tuple(wanted.shape)} entered "
-            f"the head. {BY_HAND}"
+            f"{name}: its last block, finished, has shape {tuple(mine.shape)}, but {tuple(wanted.shape)} "
+            f"entered the head. {BY_HAND}"
         )
     if float((mine - wanted).abs().max()) <= tolerance(wanted):
         return 1.0
@@ -240,8 +244,9 @@ def _fit(found: Anatomy, last: Tensor | None, wanted: Tensor | None, name: str) 
     off = float((mine * scale - wanted).abs().max())
     if not off <= tolerance(wanted):
         raise ValueError(
-            f"{name}: its last block, finished by {', '.join(type(m).__name__ for m in found.tail) or 'nothing'}, "
-            f"misses what entered the head by {off:.3g} (allowed {tolerance(wanted):.3g}). {BY_HAND}"
+            f"{name}: its last block, finished by "
+            f"{', '.join(type(m).__name__ for m in found.tail) or 'nothing'}, misses what entered the head "
+            f"by {off:.3g} (allowed {tolerance(wanted):.3g}). {BY_HAND}"
         )
     return scale
 

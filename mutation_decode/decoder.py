@@ -5,10 +5,10 @@ from typing import Any, Self
 from torch import nn
 
 from .anatomy import Anatomy
-from .detection import Detector
+from .detection import DEFAULT_DETECTOR, Detector
 from .intercept import GenerateCall
 from .processor import MutationLogitsProcessor
-from .strategy import Strategy
+from .strategy import DEFAULT_STRATEGY, Strategy
 from .trace import Trace
 
 
@@ -29,9 +29,9 @@ class MutationDecoder:
     def __init__(
         self,
         model: nn.Module,
-        strategy: Strategy | None = None,
+        strategy: Strategy = DEFAULT_STRATEGY,
         *,
-        detector: Detector | None = Detector(),
+        detector: Detector | None = DEFAULT_DETECTOR,
         trace: bool = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,

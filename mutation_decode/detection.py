@@ -29,7 +29,7 @@ class Mutations:
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """Finds the mutation layers of every row: the blocks from the critical readout on that change the distribution.
+    """Finds each row's mutation layers: the blocks from the critical readout on that change the distribution.
 
     Attributes:
         threshold: nats, in [0, ln 2]; a block mutates the distribution if its js is above it.
@@ -72,7 +72,7 @@ class Detector:
 
     @classmethod
     def paper(cls) -> Self:
-        """The authors' recipe: the one block with the largest js between 18/32 of the depth and the last block."""
+        """The authors' recipe: the block with the largest js from 18/32 of the depth to the last but one."""
         return cls(threshold=0.0, critical=18 / 32, largest=True)
 
     def blocks(self, depth: int) -> range:
@@ -125,3 +125,6 @@ class Detector:
             if depth > 1
             else block.new_full((rows,), depth)
         )
+
+
+DEFAULT_DETECTOR = Detector()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20
-"""Working set of one pass of `adjacent_js`; keeps a 152k vocabulary x 29 readouts x 16 rows from piling up."""
+"""fp32 logits of one pass of `adjacent_js`: 152k words x 29 readouts x 16 rows would be 280 MB at once."""
 
 
 def js_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
@@ -29,7 +29,8 @@ def js_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     Raises:
         ValueError: if the vocabularies differ.
 
-    Source: Lin 1991; eq. 3-4 of "Towards Understanding How Knowledge Evolves in Large Vision-Language Models".
+    Source: Lin 1991; eq. 3-4 of "Towards Understanding How Knowledge Evolves in Large Vision-Language
+        Models".
     """
     if p_logits.shape[-1] != q_logits.shape[-1]:
         raise ValueError(
@@ -66,7 +67,7 @@ def adjacent_js(logits: Tensor) -> Tensor:
 
 
 def _log_softmax(logits: Tensor) -> Tensor:
-    """fp32 log-probabilities in which probability 0 is the lowest finite number, so differences stay defined."""
+    """fp32 log-probabilities; log 0 is a low finite number, so that differences stay defined."""
     return torch.log_softmax(logits, dim=-1, dtype=torch.float32).clamp_min(-1e30)
 
 

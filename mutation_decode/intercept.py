@@ -1,8 +1,8 @@
 """Tells processors when a generate call of their model uses them, and when it ends.
 
-transformers calls a processor only after the prefill, so by itself it can neither be ready for the first token nor know
-the last. While a model has processors, an object stands in for its `generate`: calls that use none of them go straight
-through. It is on the instance only, and leaves with the last processor.
+transformers calls a processor only after the prefill, so by itself it can neither be ready for the first
+token nor know the last. While a model has processors, an object stands in for its `generate`: calls that use
+none of them go straight through. It is on the instance only, and leaves with the last processor.
 """
 
 import inspect
@@ -41,7 +41,7 @@ class GenerateCall:
         return list(given) if isinstance(given, Iterable) else []
 
     def setting(self, name: str) -> Any:
-        """A generation setting as generate will see it: argument, then generation_config, then the model's own."""
+        """A setting as generate will see it: from the arguments, generation_config, or the model's own."""
         for source in (
             self.arguments,
             self.arguments.get("generation_config"),
@@ -97,8 +97,8 @@ class Interceptor:
         used = [p for p in call.processors if any(p is listener for listener in listeners)]
         if used and self._name != "generate":
             raise ValueError(
-                f"{self._name} (continuous batching) ignores logits processors, so the method would not be in "
-                f"effect; use generate."
+                f"{self._name} (continuous batching) ignores logits processors, so the method would not be "
+                f"in effect; use generate."
             )
         with ExitStack() as stack:
             for listener in listeners:

@@ -1,9 +1,10 @@
 """The logit lens: every layer's logits out of the same product that makes the model's own.
 
-Hooks keep the last position of the blocks that are read; before the head runs, these states are put in front of its
-real input, so one product yields all logits and the head's weights are read once; when the owner has done to them what
-it does to logits (soft cap, scale), the extra rows are cut off again. Hooks are on the model only between `__enter__`
-and `__exit__`, and nothing outlives a forward but the readout that `take` hands out.
+Hooks keep the last position of the blocks that are read; before the head runs, these states are put in front
+of its real input, so one product yields all logits and the head's weights are read once; when the owner has
+done to them what it does to logits (soft cap, scale), the extra rows are cut off again. Hooks are on the
+model only between `__enter__` and `__exit__`, and nothing outlives a forward but the readout that `take`
+hands out.
 """
 
 import threading
@@ -26,15 +27,15 @@ class LogitLens:
         model: a transformers model with a language-modelling head.
         readouts: which readouts to read, each in 0..L (0: the embeddings, L: the model's own); None for all.
             Readout L is always there.
-        exact: compute the layers' logits in a product of their own, so that the model's are those of the model
-            without a lens to the last bit; otherwise they differ by the rounding of a larger product (about 2e-6
-            in fp32) and cost less.
+        exact: compute the layers' logits in a product of their own, so that the model's are those of the
+            model without a lens to the last bit; otherwise they differ by the rounding of a larger product
+            (about 2e-6 in fp32) and cost less.
         anatomy: the parts of the model, if they cannot be found.
         inputs: arguments for the forward that looks for the parts, for models that cannot run on text alone.
 
     Raises:
-        ValueError: if the parts are not found, or if the last block read through the lens is not what the model
-            itself predicts; this is checked here, and again in the first forward after this.
+        ValueError: if the parts are not found, or if the last block read through the lens is not what the
+            model itself predicts; this is checked here, and again in the first forward after this.
 
     Example:
         with LogitLens(model) as lens:
@@ -65,12 +66,9 @@ class LogitLens:
         self._handles: list[RemovableHandle] = []
         self._thread = 0
         self._verify = True
+        self._readout: Readout | None = None
         self._clear()
-        if anatomy is None:
-            with self, undisturbed(self.anatomy.owner):
-                self.anatomy.owner(**(probe_inputs(self.anatomy.owner) if inputs is None else inputs))
-            self._clear()
-            self._verify = True  # with real inputs (images) once more
+        self._check(probe_inputs(self.anatomy.owner) if inputs is None else inputs)
 
     def __enter__(self) -> Self:
         if self._handles:
@@ -90,7 +88,7 @@ class LogitLens:
             put(parts.head.register_forward_hook(self._append_product))
         else:
             put(parts.head.register_forward_pre_hook(self._stack))
-        # Rows are cut off in the opposite order of putting them on, and before any lens looks at the model's own.
+        # Rows are cut off in the opposite order of putting them on, before any lens looks at the model's own.
         put(parts.owner.register_forward_hook(self._strip, prepend=True))
         put(parts.owner.register_forward_hook(self._finish))
         return self
@@ -111,15 +109,16 @@ class LogitLens:
         readout, self._readout = self._readout, None
         if readout is None:
             raise RuntimeError(
-                "no forward of the model passed through the lens since the last readout was taken: each readout "
-                "belongs to one forward. Is the model compiled, or are several tokens made from one forward?"
+                "no forward of the model passed through the lens since the last readout was taken: each "
+                "readout belongs to one forward. Is the model compiled, or are several tokens made from one "
+                "forward?"
             )
         return readout
 
     @contextmanager
     def looking_away(self) -> Iterator[None]:
-        """Forwards of this thread inside are not read; those of the thread that entered the lens go on if it is
-        another one."""
+        """Leaves unread the forwards made inside by the thread that entered the lens; no other thread's
+        forwards are read anyway, nor do they disturb."""
         before = self.paused
         if threading.get_ident() == self._thread:
             self.paused = True
@@ -129,12 +128,23 @@ class LogitLens:
             if threading.get_ident() == self._thread:
                 self.paused = before
 
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        """Compares on a probe if the model can run it, so that most misfits show before any real input."""
+        try:
+            with self, undisturbed(self.anatomy.owner):
+                self.anatomy.owner(**inputs)
+        except Exception:
+            if not self._verify:
+                raise  # it ran, and did not match; anything else the first real forward will tell
+        self._clear()
+        self._verify = True  # and once more with real inputs, which may be images
+
     def _clear(self) -> None:
         self._running = False
         self._states: dict[int, Tensor] = {}
         self._rows = 0
         self._lens_logits: Tensor | None = None
-        self._readout: Readout | None = None
+        self._readout = None
 
     def _listening(self) -> bool:
         return not self.paused and threading.get_ident() == self._thread
@@ -176,23 +186,23 @@ class LogitLens:
         if self._rows == 0:
             return None
         logits = _logits_of(output)
-        if self.exact:
-            self._lens_logits, own = logits[:, -self._rows :], logits[:, : -self._rows]
-        else:
-            self._lens_logits, own = logits[:, : self._rows], logits[:, self._rows :]
-        return _with_logits(output, logits, own)
+        cut, own = (
+            (slice(-self._rows, None), slice(None, -self._rows))
+            if self.exact
+            else (slice(None, self._rows), slice(self._rows, None))
+        )
+        self._lens_logits = logits[:, cut]
+        return _with_logits(output, logits, logits[:, own])
 
     def _finish(self, owner: nn.Module, _args: Any, output: Any) -> None:
         if not (self._running and self._listening()):
             return
-        self._running = False
         own = _logits_of(output)[:, -1:]
         lens = own[:, :0] if self._lens_logits is None else self._lens_logits
         if self._verify and self.anatomy.depth in self._states:
             self._compare(type(owner).__name__, lens[:, -1], own[:, -1])
             lens = lens[:, :-1]
-        self._states.clear()
-        self._lens_logits = None
+        self._clear()
         self._readout = Readout(torch.cat([lens, own], dim=1), self.readouts, self.anatomy.depth)
 
     def _finished_states(self, like: Tensor) -> Tensor:
@@ -206,7 +216,8 @@ class LogitLens:
                 states.append(states[-1])  # a block that did not run changed nothing
             else:
                 raise RuntimeError(
-                    f"block {number - 1} did not run in this forward, so readout {number} cannot be read. {BY_HAND}"
+                    f"block {number - 1} did not run in this forward, so readout {number} cannot be read. "
+                    f"{BY_HAND}"
                 )
         self._rows = len(states)
         if not states:
@@ -218,8 +229,8 @@ class LogitLens:
         off, allowed = float((read - own).abs().max()), tolerance(own)
         if not off <= allowed:
             raise ValueError(
-                f"{name}: the last block read through the lens differs from the model's own logits by {off:.3g} "
-                f"(allowed {allowed:.3g}), so no layer can be trusted. {BY_HAND}"
+                f"{name}: the last block read through the lens differs from the model's own logits by "
+                f"{off:.3g} (allowed {allowed:.3g}), so no layer can be trusted. {BY_HAND}"
             )
 
 

@@ -5,7 +5,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from torch import FloatTensor, LongTensor, Tensor, nn
@@ -13,20 +13,21 @@ from transformers import LogitsProcessor
 
 from . import intercept
 from .anatomy import Anatomy
-from .detection import Detector, Mutations
+from .detection import DEFAULT_DETECTOR, Detector, Mutations
 from .intercept import GenerateCall
 from .lens import LogitLens
 from .readout import Readout
 from .refusals import end_tokens, refuse_if_impossible
-from .strategy import Contrast, Strategy
+from .strategy import DEFAULT_STRATEGY, Strategy
 from .trace import Recorder, Step, Trace
 
 
 class MutationLogitsProcessor(LogitsProcessor):
     """Applies a layer-wise decoding strategy inside generate, to the rows in which the detector fires.
 
-    Pass it to `model.generate(..., logits_processor=[processor])` for greedy, sampled or beam decoding, with left
-    padding in batches. Calls that do not name it are those of the untouched model, while it exists and afterwards.
+    Pass it to `model.generate(..., logits_processor=[processor])` for greedy, sampled or beam decoding, with
+    left padding in batches. Calls that do not name it are those of the untouched model, while it exists and
+    afterwards.
 
     Args:
         model: the transformers model whose generate will use it.
@@ -51,22 +52,21 @@ class MutationLogitsProcessor(LogitsProcessor):
     def __init__(
         self,
         model: nn.Module,
-        strategy: Strategy | None = None,
+        strategy: Strategy = DEFAULT_STRATEGY,
         *,
-        detector: Detector | None = Detector(),
+        detector: Detector | None = DEFAULT_DETECTOR,
         trace: bool = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
     ) -> None:
-        strategy = Contrast() if strategy is None else strategy
         if not callable(getattr(model, "generate", None)):
             raise TypeError(
                 f"{type(model).__name__} has no generate; pass a transformers model that generates text."
             )
         if detector is None and not strategy.always:
             raise ValueError(
-                f"{type(strategy).__name__} acts where the detector fires, and there is none; pass a Detector, "
-                f"or a strategy with always=True."
+                f"{type(strategy).__name__} acts where the detector fires, and there is none; pass a "
+                f"Detector, or a strategy with always=True."
             )
         self.model = model
         self.strategy = strategy
@@ -87,29 +87,37 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._restore = weakref.finalize(self, _detach_gone, weakref.ref(model))
 
     def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
-        """Called by generate with `scores` `[rows, vocab]`; returns new ones, rows without mutation bit for bit."""
+        """Called by generate with `scores` `[rows, vocab]`.
+
+        Returns:
+            New scores; a row in which nothing fired comes back bit for bit, unless the strategy always acts.
+
+        Raises:
+            RuntimeError: if it is not the model's own generate that calls.
+        """
         call = self._call
         if call is None:
             raise RuntimeError(
-                f"this {type(self).__name__} was built for another model than the one that is generating, or was "
-                f"called outside {type(self.model).__name__}.generate; build one for the model that generates."
+                f"this {type(self).__name__} was built for another model than the one that is generating, or "
+                f"was called outside {type(self.model).__name__}.generate; build one for the model that "
+                f"generates."
             )
         readout = call.current()
         if readout.logits.shape[0] != scores.shape[0] or readout.logits.shape[2] != scores.shape[1]:
             raise RuntimeError(
-                f"the forward gave logits {tuple(readout.logits.shape)} [rows, readouts, vocab], but generate asks "
-                f"about scores {tuple(scores.shape)}; the strategy cannot be applied."
+                f"the forward gave logits {tuple(readout.logits.shape)} [rows, readouts, vocab], but "
+                f"generate asks about scores {tuple(scores.shape)}; the strategy cannot be applied."
             )
         mutations = self._detect(readout)
         acts = torch.ones_like(mutations.fired) if self.strategy.always else mutations.fired
         moved = self.strategy(readout, mutations, scores)
         if moved.shape != scores.shape:
             raise RuntimeError(
-                f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into {tuple(moved.shape)}; a "
-                f"strategy returns one score per row and token."
+                f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into "
+                f"{tuple(moved.shape)}; a strategy returns one score per row and token."
             )
         call.note(mutations, acts, self._watched, input_ids.shape[1])
-        return torch.where(acts[:, None], moved, scores)
+        return cast(FloatTensor, torch.where(acts[:, None], moved, scores))
 
     def close(self) -> None:
         """Takes everything off the model again; the processor cannot be used afterwards."""
@@ -139,8 +147,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         """Around a generate call that uses this processor: hooks on, one call at a time."""
         if not self._busy.acquire(blocking=False):
             raise RuntimeError(
-                "this processor is in use by another generate call (another thread, or a call inside a call); build "
-                "one processor for each."
+                "this processor is in use by another generate call (another thread, or a call inside a "
+                "call); build one processor for each."
             )
         try:
             refuse_if_impossible(call)
@@ -164,7 +172,7 @@ class MutationLogitsProcessor(LogitsProcessor):
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Around a generate call that does not use this processor: not even one inside a call that does is seen."""
+        """Around a generate call that does not use this processor: not seen, even inside a call that does."""
         with self._lens.looking_away():
             yield
 
@@ -174,19 +182,20 @@ class MutationLogitsProcessor(LogitsProcessor):
         assert done is not None
         if done.steps == 0:
             raise RuntimeError(
-                "generate returned without calling this processor once, so the strategy was not in effect; use "
-                "greedy, sampling or beam search of transformers' own generate."
+                "generate returned without calling this processor once, so the strategy was not in effect; "
+                "use greedy, sampling or beam search of transformers' own generate."
             )
         if done.recorder is not None:
             self.trace = done.recorder.finish(output, end_tokens(call), call.setting("pad_token_id"))
         if not (self.strategy.always or self._warned) and not bool(done.fired):
             self._warned = True
             assert self.detector is not None
+            assert done.largest is not None
             warnings.warn(
                 f"{type(self.strategy).__name__} never acted in this generate: the largest js in blocks "
-                f"{self._watched.start}..{self._watched.stop - 1} was {float(done.largest):.3g} nats, the threshold "
-                f"is {self.detector.threshold:.3g}. Lower Detector(threshold=...) or look at other blocks with "
-                f"Detector(critical=...).",
+                f"{self._watched.start}..{self._watched.stop - 1} was {float(done.largest):.3g} nats, the "
+                f"threshold is {self.detector.threshold:.3g}. Lower Detector(threshold=...) or look at other "
+                f"blocks with Detector(critical=...).",
                 UserWarning,
                 stacklevel=4,
             )

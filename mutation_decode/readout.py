@@ -10,10 +10,11 @@ from .divergence import adjacent_js
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Readout:
-    """Logits of one step at several depths; readout j is taken after j blocks, readout `depth` is the model's own.
+    """Logits of one step at several depths: readout j after j blocks, readout `depth` the model's own.
 
     Attributes:
-        logits: `[rows, len(indices), vocab]` in the model's dtype, everything the model does after its head included.
+        logits: `[rows, len(indices), vocab]` in the model's dtype, everything the model does after its head
+            included.
         indices: the readouts that were read, ascending, each in 0..depth; the last one is `depth`.
         depth: L, the number of blocks.
     """
@@ -34,7 +35,8 @@ class Readout:
             or self.indices[0] < 0
         ):
             raise ValueError(
-                f"readouts must be ascending numbers in 0..{self.depth} that end with {self.depth}, got {self.indices}."
+                f"readouts must be ascending numbers in 0..{self.depth} that end with {self.depth}, got "
+                f"{self.indices}."
             )
 
     def logits_at(self, readout: int | Tensor) -> Tensor:
@@ -87,7 +89,7 @@ class Readout:
             ) from None
 
     def _slots(self, readouts: Tensor) -> Tensor:
-        """Where each readout lies along dim 1, found by counting so that nothing travels between host and device."""
+        """Where each readout lies along dim 1, counted so that nothing travels between host and device."""
         first, last = self.indices[0], self.indices[-1]
         if last - first + 1 == len(self.indices):
             return readouts - first

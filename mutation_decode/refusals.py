@@ -10,7 +10,11 @@ from .intercept import GenerateCall
 
 
 def refuse_if_impossible(call: GenerateCall) -> None:
-    """Raises ValueError if a generate call is of a kind in which layers cannot be read or scores are not asked for."""
+    """Looks at the arguments of a generate call that uses a processor.
+
+    Raises:
+        ValueError: if layers could not be read, or scores would not be asked for, in a call of this kind.
+    """
     for reason, holds in REASONS.items():
         if holds(call):
             raise ValueError(reason)
@@ -21,7 +25,7 @@ def _given(*names: str) -> Callable[[GenerateCall], bool]:
 
 
 def _paged(call: GenerateCall) -> bool:
-    return call.setting("cache_implementation") == "paged"
+    return bool(call.setting("cache_implementation") == "paged")
 
 
 def _guided(call: GenerateCall) -> bool:
@@ -49,14 +53,13 @@ def end_tokens(call: GenerateCall) -> Tensor:
 
 
 REASONS: dict[str, Callable[[GenerateCall], bool]] = {
-    "continuous batching (cache_implementation='paged') ignores logits processors, so the method would not be in "
-    "effect; leave cache_implementation out.": _paged,
-    "assisted and prompt-lookup decoding make several tokens from one forward, and the layers of one position only "
-    "are read; leave out assistant_model, prompt_lookup_num_tokens, assistant_early_exit and use_mtp.": _given(
-        "assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp"
-    ),
-    "classifier-free guidance (guidance_scale) mixes in a second forward before any logits processor is asked, so the "
-    "layers no longer explain the scores; leave guidance_scale out.": _guided,
-    "a row of attention_mask ends in padding: the last position of that row predicts nothing. Pad on the left "
-    "(tokenizer.padding_side = 'left').": _right_padded,
+    "continuous batching (cache_implementation='paged') ignores logits processors, so the method would not "
+    "be in effect; leave cache_implementation out.": _paged,
+    "assisted and prompt-lookup decoding make several tokens from one forward, and the layers of one "
+    "position only are read; leave out assistant_model, prompt_lookup_num_tokens, assistant_early_exit and "
+    "use_mtp.": _given("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp"),
+    "classifier-free guidance (guidance_scale) mixes in a second forward before any logits processor is "
+    "asked, so the layers no longer explain the scores; leave guidance_scale out.": _guided,
+    "a row of attention_mask ends in padding: the last position of that row predicts nothing. Pad on the "
+    "left (tokenizer.padding_side = 'left').": _right_padded,
 }

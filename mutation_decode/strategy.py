@@ -15,8 +15,8 @@ from .readout import Readout
 class Strategy(Protocol):
     """Turns the scores of one step into better ones, with every layer it asked for at hand.
 
-    A strategy holds its knobs and nothing else: the same arguments give the same scores. It may be any object with
-    these three members; `Contrast` is one, and layer-wise methods such as DoLa, DeCo or SLED are others.
+    A strategy holds its knobs and nothing else: the same arguments give the same scores. It may be any object
+    with these three members; `Contrast` is one, and layer-wise methods such as DoLa, DeCo or SLED are others.
 
     Example, early exit at a fixed depth:
         @dataclass(frozen=True)
@@ -63,13 +63,14 @@ class Strategy(Protocol):
 class Contrast:
     """Contrast between the distribution before the mutation and the final one, on the plausible tokens.
 
-    The scores s become s + alpha (log p_before - log p_final), shifted so that the logsumexp of the row stays what it
-    was: constants pass through, and beams get log-probabilities. Tokens that are plausible neither before nor at the
-    end get -inf.
+    The scores s become s + alpha (log p_before - log p_final), shifted so that the logsumexp of the row stays
+    what it
+    was: constants pass through, and beams get log-probabilities. Tokens that are plausible neither before nor
+    at the end get -inf.
 
     Attributes:
-        alpha: 0 leaves the scores untouched, 1 falls back to the distribution before the mutation, more pushes
-            away from what the mutation added, less than 0 pushes away from the earlier layer.
+        alpha: 0 leaves the scores untouched, 1 falls back to the distribution before the mutation, more
+            pushes away from what the mutation added, less than 0 pushes away from the earlier layer.
         beta: in [0, 1]; a token is plausible if its probability is at least beta times the best one's.
         layer: the readout (0..L-1) to go back to; None for the pre-mutation one that the detector finds.
         always: act on every token, not only where the detector fires; needs a `layer`.
@@ -92,7 +93,8 @@ class Contrast:
             raise ValueError(f"layer is a readout from 0 on, or None for the detector's, got {self.layer!r}.")
         if self.always and self.layer is None:
             raise ValueError(
-                "always=True acts also where the detector finds no earlier readout: say which one with layer=."
+                "always=True acts also where the detector finds no earlier readout: say which one with "
+                "layer=."
             )
 
     def readouts(self, depth: int) -> tuple[int, ...]:
@@ -105,7 +107,8 @@ class Contrast:
             return ()
         if self.layer >= depth:
             raise ValueError(
-                f"layer={self.layer} is no earlier readout of a model of {depth} blocks; choose one in 0..{depth - 1}."
+                f"layer={self.layer} is no earlier readout of a model of {depth} blocks; choose one in "
+                f"0..{depth - 1}."
             )
         return (self.layer,)
 
@@ -125,3 +128,6 @@ class Contrast:
     def _plausible(self, log_probs: Tensor) -> Tensor:
         floor = math.log(self.beta) if self.beta > 0 else -math.inf
         return log_probs >= log_probs.amax(dim=-1, keepdim=True) + floor
+
+
+DEFAULT_STRATEGY = Contrast()

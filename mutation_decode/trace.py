@@ -11,8 +11,8 @@ from torch import Tensor
 class Trace:
     """The answers of one generate call, token by token, on the CPU. Blocks count 0..L-1, readouts 0..L.
 
-    Row r is row r of what generate returned; entry t is its t-th generated token, and what was measured at the
-    position that predicted it. Everything outside `generated` (after a row's end) is filler.
+    Row r is row r of what generate returned; entry t is its t-th generated token, and what was measured at
+    the position that predicted it. Everything outside `generated` (after a row's end) is filler.
 
     Attributes:
         tokens: `[rows, tokens]` the generated ids.
