@@ -2,8 +2,8 @@
 
 Official code and data: github.com/junyangwang0410/AMBER (inference.py), Wang et al. 2023.
 Example: item 1 has the truth sky, forest, grass, person, lake, mountain, road and the typical absences cloud,
-sun, bird, dog, flower; "three people walking in a grassy field, surrounded by trees" covers person, and forest
-because tree is associated with it.
+sun, bird, dog, flower. "Three people walking in a grassy field, surrounded by trees" covers person and forest
+(associated with tree).
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence

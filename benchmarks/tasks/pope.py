@@ -14,11 +14,15 @@ from benchmarks.statistics import Ratio, ratio
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One question: the image it is about, its right answer, and what was understood (None: neither)."""
+    """One question: the image it is about, its right answer, and what was understood (None: neither).
+
+    ``group`` is any division of the questions whose accuracy is wanted by itself.
+    """
 
     image: str
     label: str
     parsed: str | None
+    group: str | None = None
 
     @property
     def right(self) -> bool:
@@ -56,7 +60,7 @@ class YesNo:
         return sum(answer.parsed is None for answer in self.answers)
 
     def figures(self) -> dict[str, Ratio]:
-        """accuracy, precision, recall, F1 (positive: yes), yes (ratio) and unparsed, in percent."""
+        """accuracy, precision, recall, F1 (positive: yes), yes (ratio), unparsed, accuracy_GROUP; percent."""
         counts: dict[str, Counter[str]] = {}
         for answer in self.answers:
             count = counts.setdefault(answer.image, Counter())
@@ -66,11 +70,14 @@ class YesNo:
             count["said yes"] += answer.parsed == "yes"
             count["hit"] += answer.label == answer.parsed == "yes"
             count["unparsed"] += answer.parsed is None
+            count[f"asked {answer.group}"] += 1
+            count[f"right {answer.group}"] += answer.right
 
         def column(name: str) -> list[int]:
             return [count[name] for count in counts.values()]
 
         relevant = [p + s for p, s in zip(column("positive"), column("said yes"), strict=True)]
+        groups = dict.fromkeys(answer.group for answer in self.answers if answer.group is not None)
         return {
             "accuracy": ratio(column("right"), column("asked")),
             "precision": ratio(column("hit"), column("said yes")),
@@ -78,10 +85,19 @@ class YesNo:
             "F1": ratio([2 * hit for hit in column("hit")], relevant),
             "yes": ratio(column("said yes"), column("asked")),
             "unparsed": ratio(column("unparsed"), column("asked")),
+            **{
+                f"accuracy_{group}": ratio(column(f"right {group}"), column(f"asked {group}"))
+                for group in groups
+            },
         }
 
 
-def score(questions: Sequence[tuple[str, str, str]], *, parser: str = "official") -> YesNo:
+def score(
+    questions: Sequence[tuple[str, str, str]],
+    *,
+    parser: str = "official",
+    groups: Sequence[str] | None = None,
+) -> YesNo:
     """Reads and counts the answers.
 
     Args:
@@ -99,4 +115,5 @@ def score(questions: Sequence[tuple[str, str, str]], *, parser: str = "official"
     if labels:
         raise ValueError(f"expected labels yes and no, got {labels[:5]}")
     read = PARSERS[parser]
-    return YesNo(tuple(Answer(image, label, read(text)) for image, label, text in questions))
+    divided = zip(questions, groups or [None] * len(questions), strict=True)
+    return YesNo(tuple(Answer(image, label, read(text), group) for (image, label, text), group in divided))

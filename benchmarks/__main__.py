@@ -1,0 +1,92 @@
+"""``python -m benchmarks key=value ...``: Hydra composes conf/, a user's mistake becomes one line and exit code 2."""
+
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from benchmarks.usage import UsageError, nearest
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+def job(config: DictConfig) -> None:
+    """One run, or one run of a sweep; a mistake ends it here, before Hydra adds words of its own."""
+    from benchmarks.run import run  # torch and transformers: not for --help, nor for a mistyped key
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise UsageError(f"{missing[0]} must be given: {missing[0]}=...")
+        resolved = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(resolved, dict)
+        run({str(key): value for key, value in resolved.items()}, folder)
+    except (UsageError, OmegaConfBaseException) as error:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # Hydra made it before anything was checked
+        stop(str(error))
+
+
+def main() -> None:
+    """Exit code 0, or 2 with one line on stderr; a bug keeps its traceback."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out as they are, to be told below
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        stop(explain(error))
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        if not isinstance(error.filename, str):
+            raise
+        stop(f"{error.filename}: {error.strerror}; choose another folder=")
+
+
+def explain(error: Exception) -> str:
+    """What a mistake that Hydra found means here, with the nearest names."""
+    text = str(error)
+    if isinstance(error, MissingConfigException):
+        found = re.search(r"'(\w+)/([^'/]+)'", text)
+        if found:
+            group, name = found.groups()
+            return f"unknown {group} {name!r}: {nearest(name, (path.stem for path in (CONF / group).glob('*.yaml')))}"
+    found = re.match(r"Could not override '([^']+)'", text)
+    if found:
+        return unknown_key(found[1])
+    return text
+
+
+def unknown_key(key: str) -> str:
+    """Which part of a dotted key is not there, and what is there in its place."""
+    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    choices = [word for word in sys.argv[1:] if word.split("=")[0] in groups]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node = compose("config", choices)
+    path = key.split(".")
+    for depth, part in enumerate(path):
+        if not isinstance(node, DictConfig) or part not in node:
+            where = ".".join(path[:depth])
+            place = f" in {where}" if where else ""
+            known = (str(name) for name in node) if isinstance(node, DictConfig) else ()
+            return f"unknown key {key}: {nearest(part, known)}{place}"
+        node = node[part]
+    return f"{key} cannot be set; --help lists the keys"
+
+
+def stop(message: str) -> NoReturn:
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

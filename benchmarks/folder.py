@@ -1,0 +1,121 @@
+"""The run folder: what was asked, with what it was answered, and whether a rerun may go on in it."""
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from benchmarks.usage import UsageError
+
+OWN = ("config.yaml", "versions.json", "predictions", "tuning", "tuning.json", "scores.json", "table.md")
+"""What a run writes, pictures aside; ``overwrite=true`` removes nothing else."""
+ELSEWHERE = ("folder", "overwrite")
+"""Keys of the configuration that say where and how, not what."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A folder that holds one configuration's run."""
+
+    path: Path
+
+    def predictions(self, model: str, method: str, task: str) -> Path:
+        return self.path / "predictions" / model / method / f"{task}.jsonl"
+
+    def tuning(self, model: str, method: str, candidate: int) -> Path:
+        return self.path / "tuning" / model / method / f"{candidate}.jsonl"
+
+    def write(self, name: str, content: Any) -> None:
+        """Text as it is, anything else as JSON; in one move, so that a kill leaves the old file or the new one."""
+        text = (
+            content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        )
+        partial = self.path / f".{name}.partial"
+        partial.write_text(text)
+        partial.replace(self.path / name)
+
+
+def open_folder(
+    path: Path, config: Mapping[str, Any], checksums: Mapping[str, str], *, overwrite: bool
+) -> RunFolder:
+    """Takes a new or empty folder, or one that holds the same run; any other is refused, or emptied if so asked.
+
+    Args:
+        config: resolved; all of it but ``folder`` and ``overwrite`` must agree with what is there.
+        checksums: model -> checksum of its weights; must agree too.
+
+    Raises: UsageError, with what changed.
+    """
+    config = {key: value for key, value in config.items() if key not in ELSEWHERE}
+    ours = (path / "config.yaml").exists()
+    if path.is_dir() and any(path.iterdir()) and not ours:
+        raise UsageError(f"{path} is not empty and holds no run; choose another folder=")
+    if ours and overwrite:
+        for name in OWN:
+            entry = path / name
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
+    elif ours:
+        changed = list(_changes(path, config, checksums))
+        if changed:
+            shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if len(changed) > 4 else "")
+            raise UsageError(
+                f"{path} holds another run ({shown}); replace it with overwrite=true, or choose another folder="
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    folder = RunFolder(path)
+    folder.write("versions.json", {"models": dict(checksums), **versions()})
+    folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    return folder
+
+
+def versions() -> dict[str, Any]:
+    """Python, the commit of this checkout (``+`` when files differ from it), every installed package."""
+    packages = {d.metadata["Name"]: d.version for d in distributions()}
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "commit": _commit(),
+        "packages": dict(sorted(packages.items(), key=lambda pair: pair[0].lower())),
+    }
+
+
+def _commit() -> str | None:
+    def git(*arguments: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True
+        ).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip() + ("+" if git("status", "--porcelain").strip() else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an exported tree, or a machine without git
+
+
+def _changes(path: Path, config: Mapping[str, Any], checksums: Mapping[str, str]) -> Iterator[str]:
+    """``key: old -> new`` of everything that differs from the run in ``path``."""
+    old = dict(_leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))
+    new = dict(_leaves(config))
+    for key in dict.fromkeys([*old, *new]):
+        before, after = (flat.get(key, "absent") for flat in (old, new))
+        if before != after:
+            yield f"{key}: {before} -> {after}"
+    known = json.loads((path / "versions.json").read_text())["models"]
+    for model, checksum in checksums.items():
+        if model in known and known[model] != checksum:
+            yield f"the files of model {model}: {known[model][:19]} -> {checksum[:19]}"
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{prefix}.{key}" if prefix else str(key))
+    else:
+        yield prefix, node

@@ -1,0 +1,113 @@
+"""A decoding method as its YAML gives it: a strategy of the library, arguments of generate, or both."""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+
+from benchmarks.usage import UsageError
+from mutation_decode import Detector, MutationLogitsProcessor, Strategy
+
+SETTINGS = ("generate", "detector", "tune")
+"""Keys of a method's YAML beside ``_target_`` and the knobs of the strategy that it names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """``generate``: arguments of model.generate. Without a strategy it is plain generate with these arguments."""
+
+    name: str
+    strategy: Strategy | None
+    detector: Detector | None
+    generate: Mapping[str, Any]
+
+    @property
+    def gated(self) -> bool:
+        """Whether a detector decides which tokens it acts on."""
+        return self.strategy is not None and not self.strategy.always
+
+    def check(self, depth: int) -> None:
+        """Raises: UsageError when a layer does not exist in a model of ``depth`` blocks."""
+        try:
+            if self.strategy is not None:
+                list(self.strategy.readouts(depth))
+            if self.detector is not None:
+                self.detector.blocks(depth)
+        except ValueError as error:
+            raise UsageError(f"method {self.name}: {error}") from error
+
+    @contextmanager
+    def on(self, model: Any) -> Iterator[MutationLogitsProcessor | None]:
+        """The method's processor, traced, for the time of the context; None for plain generate."""
+        if self.strategy is None:
+            yield None
+            return
+        with MutationLogitsProcessor(model, self.strategy, detector=self.detector, trace=True) as processor:
+            yield processor
+
+
+def build(name: str, config: Mapping[str, Any]) -> Method:
+    """A method from its YAML. Raises: UsageError when a knob is unknown or out of range."""
+    knobs = {key: value for key, value in config.items() if key not in SETTINGS}
+    strategy = create(f"method {name}", knobs) if "_target_" in knobs else None
+    detector = create(f"method {name}, detector", config["detector"]) if config.get("detector") else None
+    if strategy is not None and not strategy.always and detector is None:
+        raise UsageError(
+            f"method {name} acts where its detector fires, and has none; give it one or always=true"
+        )
+    return Method(name, strategy, detector, dict(config.get("generate") or {}))
+
+
+def create(what: str, config: Mapping[str, Any]) -> Any:
+    """Instantiates a ``_target_`` node; a value or a name that its target refuses is the user's mistake."""
+    try:
+        return instantiate(config, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError | TypeError):
+            raise UsageError(f"{what}: {error.__cause__}") from error
+        raise
+
+
+def candidates(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of the lists under ``tune``, as nested knobs: ``[{"alpha": 1, "detector": {...}}, ...]``."""
+    axes = list(_axes(config.get("tune") or {}))
+    if not axes:
+        return []
+    combined = itertools.product(*(values for _, values in axes))
+    return [_nest({path: value for (path, _), value in zip(axes, c, strict=True)}) for c in combined]
+
+
+def with_knobs(config: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str, Any]:
+    """The method's YAML with some knobs set; nested knobs are merged into their node."""
+    merged = dict(config)
+    for key, value in knobs.items():
+        merged[key] = with_knobs(merged.get(key) or {}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _axes(
+    tune: Mapping[str, Any], prefix: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], list[Any]]]:
+    for key, value in tune.items():
+        if isinstance(value, Mapping):
+            yield from _axes(value, (*prefix, key))
+        elif isinstance(value, list):
+            yield (*prefix, key), value
+        else:
+            raise UsageError(
+                f"tune.{'.'.join((*prefix, key))} must be a list of values to try, got {value!r}"
+            )
+
+
+def _nest(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        node = nested
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return nested

@@ -1,0 +1,130 @@
+"""Checkpoints: any image-text-to-text model of transformers, with its processor, through one path."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+from benchmarks.usage import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """A checkpoint by hub name or by folder, and where it runs.
+
+    Attributes:
+        path: ``owner/name`` on the hub, or a folder written by save_pretrained.
+        revision: of a hub checkpoint; None for its newest.
+        dtype: float32, bfloat16, float16, or auto for what the checkpoint holds.
+        device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+    """
+
+    path: str
+    revision: str | None
+    dtype: str
+    device: str
+
+    def check(self, name: str) -> int:
+        """Whatever can be known without loading the weights. Returns: the number of text blocks.
+
+        Raises: UsageError on a folder, a configuration, a tokenizer or a device that is not there.
+        """
+        resolve_device(self.device, name)
+        if self.dtype != "auto" and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise UsageError(
+                f"model {name}: dtype {self.dtype!r} is none; use float32, bfloat16, float16 or auto"
+            )
+        if not Path(self.path).is_dir() and _looks_local(self.path):
+            raise UsageError(f"model {name}: no folder {self.path}; set model.{name}.path")
+        self.processor(name)
+        try:
+            config = AutoConfig.from_pretrained(self.path, revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise UsageError(f"model {name}: no configuration at {self.path}: {first_line(error)}") from error
+        return int(config.get_text_config().num_hidden_layers)
+
+    def processor(self, name: str) -> Any:
+        """The processor, padding on the left. Raises: UsageError when it has no tokenizer or chat template."""
+        try:
+            processor = AutoProcessor.from_pretrained(self.path, revision=self.revision)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UsageError(
+                f"model {name}: no processor with a tokenizer at {self.path}: {first_line(error)}"
+            ) from error
+        if getattr(processor, "tokenizer", None) is None:
+            raise UsageError(f"model {name}: {self.path} has no tokenizer; save one there beside the weights")
+        if not getattr(processor, "chat_template", None):
+            raise UsageError(f"model {name}: the processor at {self.path} has no chat template")
+        processor.tokenizer.padding_side = "left"
+        return processor
+
+    def load(self, name: str) -> "Loaded":
+        """The model in evaluation mode. Raises: UsageError when its weights cannot be loaded."""
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            model = AutoModelForImageTextToText.from_pretrained(
+                self.path, revision=self.revision, dtype=self.dtype
+            )
+        except (OSError, ValueError) as error:
+            raise UsageError(f"model {name}: {self.path} cannot be loaded: {first_line(error)}") from error
+        return Loaded(name, model.to(resolve_device(self.device, name)).eval(), self.processor(name))
+
+    def checksum(self) -> str:
+        """What identifies the weights: the hash of a folder's files, or the commit of a hub checkpoint."""
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return f"commit:{AutoConfig.from_pretrained(self.path, revision=self.revision)._commit_hash}"
+        total = hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            with path.open("rb") as file:
+                total.update(f"{path.relative_to(folder)} ".encode())
+                total.update(hashlib.file_digest(file, "sha256").digest())
+        return f"sha256:{total.hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model, its processor, and the name under which its results go."""
+
+    name: str
+    model: Any
+    processor: Any
+
+    def inputs(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Any:
+        """One left-padded batch of single-turn conversations, on the model's device."""
+        conversations = [
+            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+            for prompt in prompts
+        ]
+        texts = [self.processor.apply_chat_template(c, add_generation_prompt=True) for c in conversations]
+        batch = self.processor(images=list(images), text=texts, padding=True, return_tensors="pt")
+        return batch.to(self.model.device, self.model.dtype)
+
+
+def resolve_device(device: str, name: str) -> torch.device:
+    """Raises: UsageError when this machine has no such device."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    if device == "auto":
+        return accelerator or torch.device("cpu")
+    there = ["cpu"]
+    if accelerator is not None:
+        count = torch.accelerator.device_count()
+        there += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
+    if device not in there:
+        raise UsageError(f"model {name}: device {device!r} is not there; this machine has {', '.join(there)}")
+    return torch.device(device)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what a library says, or the kind of its error when it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _looks_local(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or path.count("/") != 1

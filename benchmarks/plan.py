@@ -1,0 +1,76 @@
+"""Everything a run will need, made and checked before a token is generated or a file is written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.methods import Method, build, candidates, create, with_knobs
+from benchmarks.models import Checkpoint
+from benchmarks.tasks import Item, Task
+from benchmarks.usage import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A task and the items it asks about."""
+
+    name: str
+    task: Task
+    items: Sequence[Item]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Knobs to try, and the method that has them."""
+
+    knobs: Mapping[str, Any]
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The resolved configuration, and what it stands for."""
+
+    config: Mapping[str, Any]
+    models: Mapping[str, Checkpoint]
+    checksums: Mapping[str, str]
+    methods: Mapping[str, Method]
+    candidates: Mapping[str, Sequence[Candidate]]
+    jobs: Sequence[Job]
+    validation: Job | None
+
+
+def plan(config: Mapping[str, Any]) -> Plan:
+    """Raises: UsageError on anything in the configuration that cannot work on the models it names."""
+    for group in ("model", "method", "task"):
+        if not config.get(group):
+            raise UsageError(f"{group}=[] leaves nothing to run; name at least one")
+    if config["generation"]["batch_size"] < 1:
+        raise UsageError(f"generation.batch_size={config['generation']['batch_size']}; expected at least 1")
+    methods = {name: build(name, node) for name, node in config["method"].items()}
+    tried = {
+        name: [Candidate(knobs, build(name, with_knobs(node, knobs))) for knobs in candidates(node)]
+        for name, node in config["method"].items()
+        if config["tune"] and node.get("tune")
+    }
+    budget = config["tuning"]["budget"]
+    for name, found in tried.items():
+        if len(found) > budget:
+            raise UsageError(
+                f"method {name} lists {len(found)} candidates under tune, more than tuning.budget={budget} allows "
+                f"to every method; shorten its lists, or raise the budget for all"
+            )
+    jobs = [_job(name, node) for name, node in config["task"].items()]
+    validation = _job("validation", config["tuning"]["task"]) if tried else None
+    models = {name: create(f"model {name}", node) for name, node in config["model"].items()}
+    for name, checkpoint in models.items():
+        depth = checkpoint.check(name)
+        for method in (*methods.values(), *(c.method for found in tried.values() for c in found)):
+            method.check(depth)
+    checksums = {name: checkpoint.checksum() for name, checkpoint in models.items()}
+    return Plan(config, models, checksums, methods, tried, jobs, validation)
+
+
+def _job(name: str, node: Mapping[str, Any]) -> Job:
+    task = create(f"task {name}", node)
+    return Job(name, task, task.items())

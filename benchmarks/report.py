@@ -1,0 +1,84 @@
+"""Rows of figures as tables, for the terminal and as Markdown."""
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.tuning import Choice
+
+LEGEND = (
+    "Figures in percent; length in words, objects in mentions a caption. In brackets the 95 % bootstrap interval over "
+    "images. After the value of a method comes its difference to greedy on the same images; * where its interval "
+    "excludes 0."
+)
+
+
+def document(
+    rows: Sequence[Mapping[str, Any]],
+    tuned: Mapping[str, Mapping[str, Choice]],
+    unread: Collection[tuple[str, str]],
+) -> str:
+    """The run's table.md."""
+    parts = ["# Figures", LEGEND, *_tables(rows, "github", "## {}"), "## Knobs", _knobs(tuned)]
+    return "\n\n".join([*parts, *_unread(unread)]) + "\n"
+
+
+def terminal(
+    rows: Sequence[Mapping[str, Any]],
+    tuned: Mapping[str, Mapping[str, Choice]],
+    unread: Collection[tuple[str, str]],
+) -> str:
+    """The same for a terminal."""
+    return "\n\n".join(["", *_tables(rows, "simple", "{}"), LEGEND, _knobs(tuned), *_unread(unread)])
+
+
+def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list[str]:
+    """One table for each model and task: a line a figure, a column a method."""
+    parts = []
+    for (model, task), group in groupby(rows, key=lambda row: (row["model"], row["task"])):
+        columns = list(group)
+        lines = [[name, *(_cell(row["figures"][name]) for row in columns)] for name in columns[0]["figures"]]
+        headers = ["", *(row["method"] for row in columns)]
+        parts.append(heading.format(f"{model}, {task}, n = {columns[0]['n']} images"))
+        parts.append(tabulate(lines, headers, tablefmt=style, disable_numparse=True))
+    return parts
+
+
+def _cell(figure: Mapping[str, Any]) -> str:
+    if figure["value"] is None:
+        return "undefined"
+    difference = figure["difference"]
+    if difference is None or (difference["value"], difference["low"], difference["high"]) == (0, 0, 0):
+        return f"{figure['value']:.1f} [{figure['low']:.1f}, {figure['high']:.1f}]"
+    if difference["value"] is None:
+        return f"{figure['value']:.1f}"
+    star = "*" if difference["low"] > 0 or difference["high"] < 0 else ""
+    return (
+        f"{figure['value']:.1f}  {difference['value']:+.1f} "
+        f"[{difference['low']:+.1f}, {difference['high']:+.1f}]{star}"
+    )
+
+
+def _knobs(tuned: Mapping[str, Mapping[str, Choice]]) -> str:
+    lines = [
+        f"- {model}, {method}: {_spelled(choice.knobs) or 'as in its YAML'}; {choice.note}"
+        for model, choices in tuned.items()
+        for method, choice in choices.items()
+    ]
+    return "\n".join(lines) or "Knobs as in the YAML of each method; nothing was tuned."
+
+
+def _spelled(knobs: Mapping[str, Any], prefix: str = "") -> str:
+    return ", ".join(
+        _spelled(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}"
+        for key, value in knobs.items()
+    )
+
+
+def _unread(unread: Collection[tuple[str, str]]) -> list[str]:
+    if not unread:
+        return []
+    named = "\n".join(f"- {image}: {reason}" for image, reason in sorted(unread))
+    return [f"{len(unread)} images could not be read and are in no figure:\n\n{named}"]
