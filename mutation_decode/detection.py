@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -99,7 +100,7 @@ class Detector:
         depth = js.shape[-1]
         watched = self.blocks(depth)
         block = torch.arange(depth, device=js.device)
-        critical = self._critical(js, block)
+        critical = self._critical(js, block, watched.stop)
         searched = (block >= critical[:, None]) & (block < watched.stop)
         mutated = searched & (js > self.threshold)
         if self.largest:
@@ -114,17 +115,13 @@ class Detector:
         assert self.critical is not None
         return round(self.critical * depth) if isinstance(self.critical, float) else self.critical
 
-    def _critical(self, js: Tensor, block: Tensor) -> Tensor:
+    def _critical(self, js: Tensor, block: Tensor, stop: int) -> Tensor:
         rows, depth = js.shape
         if self.critical is not None:
             return torch.full((rows,), self._fixed_critical(depth), device=js.device)
-        calm = js < self.settle
-        settled = calm[:, :-1] & calm[:, 1:]
-        return (
-            torch.where(settled, block[:-1], depth).amin(dim=-1)
-            if depth > 1
-            else block.new_full((rows,), depth)
-        )
+        calm = (js < self.settle) & (block < stop)
+        settled = calm & F.pad(calm[:, 1:], (0, 1))
+        return torch.where(settled, block, depth).amin(dim=-1)
 
 
 DEFAULT_DETECTOR = Detector()

@@ -226,7 +226,7 @@ class LogitLens:
 
     def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
         self._verify = False
-        off, allowed = float((read - own).abs().max()), tolerance(own)
+        off, allowed = float((read - own).detach().abs().max()), tolerance(own.detach())
         if not off <= allowed:
             raise ValueError(
                 f"{name}: the last block read through the lens differs from the model's own logits by "

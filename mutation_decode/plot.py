@@ -73,7 +73,7 @@ def js_heatmap(tokens: Sequence[str], js: ArrayLike, ax: "Axes | None" = None) -
     if table.ndim != 2 or len(tokens) != len(table):
         raise ValueError(f"js_heatmap expects js [{len(tokens)} tokens, L], got shape {table.shape}.")
     axes = ax if ax is not None else _axes(1.6 + 0.28 * table.shape[1], 1.0 + 0.19 * len(tokens))
-    image = axes.imshow(table, aspect="auto", cmap="cividis_r", vmin=0, interpolation="nearest")
+    image = axes.imshow(table, aspect="auto", cmap="Blues", vmin=0, interpolation="nearest")
     axes.set_xlabel("block")
     axes.set_yticks(range(len(tokens)), [token.strip() or repr(token) for token in tokens], fontsize=8)
     axes.locator_params(axis="x", integer=True)

@@ -197,7 +197,7 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"threshold is {self.detector.threshold:.3g}. Lower Detector(threshold=...) or look at other "
                 f"blocks with Detector(critical=...).",
                 UserWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         return output.sequences if done.unwrap else output
 

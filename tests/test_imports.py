@@ -1,0 +1,82 @@
+"""Who may import whom, read from the source; and what `import mutation_decode` gives."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mutation_decode
+
+PACKAGE = Path(mutation_decode.__file__).parent
+MUTATIONS = {"detection", "strategy", "processor", "decoder"}
+MAY_IMPORT = {
+    "divergence": set(),
+    "readout": {"divergence"},
+    "detection": {"divergence"},
+    "strategy": {"detection", "readout"},
+    "anatomy": {"transformers"},
+    "lens": {"anatomy", "readout"},
+    "trace": set(),
+    "intercept": set(),
+    "refusals": {"intercept"},
+    "plot": {"numpy", "matplotlib"},
+    "processor": {
+        "anatomy",
+        "detection",
+        "intercept",
+        "lens",
+        "readout",
+        "refusals",
+        "strategy",
+        "trace",
+        "transformers",
+    },
+    "decoder": {"anatomy", "detection", "intercept", "processor", "strategy", "trace"},
+}
+
+
+def imported(module: str) -> set[str]:
+    """Our own modules and third-party packages that a module imports, wherever in it."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level and not node.module:
+                names.update(alias.name for alias in node.names)
+            else:
+                names.add((node.module or "").split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"torch"}
+
+
+@pytest.mark.parametrize("module", sorted(MAY_IMPORT))
+def test_imports_run_one_way(module: str) -> None:
+    assert imported(module) <= MAY_IMPORT[module]
+
+
+def test_every_module_has_its_place() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(MAY_IMPORT)
+
+
+def test_the_lower_line_knows_nothing_of_mutations() -> None:
+    for module in ("anatomy", "lens", "readout", "trace", "intercept"):
+        assert not MAY_IMPORT[module] & MUTATIONS
+
+
+def test_public_names() -> None:
+    assert set(mutation_decode.__all__) == {
+        *("MutationLogitsProcessor", "MutationDecoder", "Contrast", "Detector", "Mutations", "Strategy"),
+        *("LogitLens", "Readout", "Anatomy", "Trace", "js_divergence", "adjacent_js", "__version__"),
+    }
+    assert all(hasattr(mutation_decode, name) for name in mutation_decode.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+", mutation_decode.__version__)
+
+
+def test_old_transformers_are_refused_at_import() -> None:
+    code = "import transformers; transformers.__version__ = '5.9.1'; import mutation_decode"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "needs transformers 5.10 or later, found 5.9.1; pip install -U transformers" in done.stderr
