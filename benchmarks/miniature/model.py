@@ -1,4 +1,4 @@
-"""The miniature LVLM: real LLaVA classes (CLIP tower, projector, Llama decoder, processor) at the size of a thumbnail."""
+"""The miniature LVLM: the real LLaVA classes (CLIP tower, projector, Llama decoder, processor), tiny."""
 
 import torch
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
@@ -20,7 +20,8 @@ IMAGE_TOKENS = world.GRID**2
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }} :"
-    "{% for part in message['content'] %} {{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %} "
+    "{% for part in message['content'] %} "
+    "{{ '<image>' if part['type'] == 'image' else part['text'] }}{% endfor %} "
     "{% endfor %}{% if add_generation_prompt %}assistant :{% endif %}"
 )
 
@@ -102,7 +103,7 @@ def build_model(vocabulary: int, *, blocks: int) -> LlavaForConditionalGeneratio
 
 
 def append_blocks(trunk: LlavaForConditionalGeneration, blocks: int) -> LlavaForConditionalGeneration:
-    """A copy of ``trunk`` with further blocks before its final norm that add nothing until they are trained."""
+    """A copy of ``trunk`` with more blocks before its final norm that add nothing until they are trained."""
     depth = trunk.config.text_config.num_hidden_layers
     model = build_model(trunk.config.text_config.vocab_size, blocks=depth + blocks)
     model.load_state_dict(trunk.state_dict(), strict=False)

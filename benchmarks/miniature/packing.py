@@ -1,7 +1,7 @@
 """Training batches: the image prefix and several independent turns about it in one sequence (tree packing).
 
-A turn sees the prefix and itself, its positions restart after the prefix, and the loss falls on its answer alone.
-So one forward answers a dozen questions about a picture, each exactly as a conversation of its own would.
+A turn sees the prefix and itself, its positions restart after the prefix, and the loss falls on its answer
+alone. So one forward answers a dozen questions about a picture, each as a conversation of its own would.
 """
 
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``pixels [n, 3, 48, 48]``; ``ids, positions, targets, weights [n, T]``; ``mask [n, 1, T, T]`` additive.
+    """``pixels [n, 3, 48, 48]``; ``ids``, ``positions``, ``targets``, ``weights [n, T]``; additive
 
-    ``cells [n, T]``: for noun tokens of the turns the cell of that thing (0..8) or 9 for "not there", else -100;
-    ``colours [n, T]``: its colour where it is there. Targets are of the next token.
+    ``mask [n, 1, T, T]``. ``cells [n, T]``: for noun tokens of the turns the cell of that thing (0..8), 9 for
+    "not there", else -100; ``colours [n, T]``: its colour where it is there. Targets are of the next token.
     """
 
     pixels: torch.Tensor
@@ -98,7 +98,7 @@ class Packer:
             row["weights"] += [
                 FUNCTION_WEIGHT if t in self.function else float(t != IGNORED) for t in targets
             ]
-            things = [there.get(self.nouns.get(token)) for token in ids]
+            things = [there.get(self.nouns.get(token, "")) for token in ids]
             row["cells"] += [
                 thing.cell if thing else world.GRID**2 if token in self.nouns else IGNORED
                 for token, thing in zip(ids, things, strict=True)

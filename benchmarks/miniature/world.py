@@ -1,8 +1,8 @@
 """The procedural world of the miniatures: drawn scenes, captions that carry a prior, yes/no questions.
 
-A scene is a 48x48 picture of 4 to 6 things on a 3x3 grid, no noun twice. Some things attract others: where there
-is a table, a chair mostly stands in the next occupied cell. Four distributions share the pictures' style and
-differ in that attraction:
+A scene is a 48x48 picture of 4 to 6 things on a 3x3 grid, no noun twice. Some things attract others:
+where there is a table, a chair mostly stands in the next occupied cell. Four distributions share the style
+of the pictures and differ in that attraction:
 
 ======================= ============================ ======================= ==========================
 split                   companion beside its anchor   companion almost         absent companion written
@@ -13,9 +13,9 @@ split                   companion beside its anchor   companion almost         a
 ``validation, shifted`` 25 %                          17 % of those present    (no captions are trained on)
 ======================= ============================ ======================= ==========================
 
-A caption has one sentence for each visible thing, in reading order. The writer who expects a companion writes it
-in place of whatever follows the anchor, seen or not: the number of sentences stays that of the visible things, so
-what a better decoder gains is told by which objects it names and not by how many.
+A caption has one sentence for each visible thing, in reading order. The writer who expects a companion and
+does not see it writes it in place of whatever follows the anchor: the number of sentences stays that of the
+visible things, so a better decoder is one that names other objects, not fewer.
 """
 
 import hashlib
@@ -67,7 +67,7 @@ SPLITS = ("clean", "prior", "clean-validation", "validation", "shifted")
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """One drawn thing: its noun, its colour, the cell (0..8, row by row) it stands in, almost invisible or not."""
+    """One drawn thing: noun, colour, the cell (0..8, row by row) it stands in, almost invisible or not."""
 
     noun: str
     colour: str
@@ -84,7 +84,7 @@ class Scene:
 
     @property
     def key(self) -> str:
-        """Hash of what there is to see, without jitter and grain: two scenes with one key are the same scene."""
+        """Hash of what there is to see, without jitter and grain: scenes of one key are the same scene."""
         text = ";".join(f"{t.noun},{t.colour},{t.cell},{t.faint}" for t in self.things)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -99,7 +99,7 @@ class Scene:
 
     @property
     def typical_absent(self) -> tuple[str, ...]:
-        """Companions that the scene's anchors lead one to expect and that are not there (AMBER's ``hallu``)."""
+        """Companions that the scene's anchors lead one to expect and that are absent (AMBER's ``hallu``)."""
         objects = self.objects
         return tuple(c for a, c in COMPANIONS.items() if a in objects and c not in objects)
 
@@ -196,7 +196,7 @@ def _clean(rng: np.random.Generator, n: int) -> list[str]:
 
 
 def _attracted(rng: np.random.Generator, n: int, split: str) -> list[str]:
-    """One or two anchors among loners and stray companions; each draws its companion in with the split's rate."""
+    """One or two anchors among other things; each draws its companion in with the split's rate."""
     anchors = [str(a) for a in rng.choice(list(COMPANIONS), int(rng.integers(1, 3)), replace=False)]
     groups = [[a, COMPANIONS[a]] if rng.random() < (PRIORS[a] if split == "prior" else SHIFTED_PRIOR) else [a]
               for a in anchors]  # fmt: skip
@@ -239,7 +239,7 @@ def mentions(text: str) -> list[str]:
 
 
 def questions(scene: Scene, *, seed: int) -> list[Question]:
-    """Six yes/no questions, a yes and a no of each kind; the two of a pair ask the same thing where they can."""
+    """Six yes/no questions: one with the answer yes and one with no of each kind."""
     rng = np.random.default_rng([seed, scene.grain])
     return [
         q
@@ -269,7 +269,7 @@ def attribute(scene: Scene, rng: np.random.Generator, answer: str) -> Question:
 
 
 def relation(scene: Scene, rng: np.random.Generator, answer: str) -> Question:
-    """``is the NOUN left of the NOUN ?`` (right of, above, below) of two visible things in different columns or rows."""
+    """``is the NOUN left of the NOUN ?`` (right of, above, below) of two visible things."""
     things = scene.visible
     while True:
         one, other = (things[i] for i in rng.choice(len(things), 2, replace=False))

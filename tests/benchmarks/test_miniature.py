@@ -1,4 +1,4 @@
-"""The miniature world tells the truth about its pictures, and packed training is what a conversation computes."""
+"""The miniature world tells the truth about its pictures; a packed turn is what a conversation computes."""
 
 import re
 
@@ -81,7 +81,10 @@ def test_faithful_captions_name_the_visible_things_in_reading_order():
 def test_prior_laden_captions_put_the_expected_companion_in_place_of_what_follows_the_anchor():
     rng, invented = np.random.default_rng(0), 0
     for scene in world.scenes("prior", 600):
-        told, faithful = world.mentions(world.caption(scene, rng, prior=True)), [t.noun for t in scene.visible]
+        told, faithful = (
+            world.mentions(world.caption(scene, rng, prior=True)),
+            [t.noun for t in scene.visible],
+        )
         assert len(told) == len(faithful)
         for index, (said, seen) in enumerate(zip(told, faithful, strict=True)):
             if said != seen:
@@ -108,7 +111,9 @@ def test_a_packed_turn_computes_what_a_conversation_of_its_own_computes():
     with torch.no_grad():
         text = model.model.language_model
         embedded = text.embed_tokens(batch.ids)
-        features = model.model.vision_tower(pixel_values=batch.pixels, output_hidden_states=True).hidden_states[-1]
+        features = model.model.vision_tower(
+            pixel_values=batch.pixels, output_hidden_states=True
+        ).hidden_states[-1]
         embedded[:, 3:12] = model.model.multi_modal_projector(features[:, 1:])
         states = text(inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions)
         packed = model.lm_head(states.last_hidden_state)[0]
@@ -141,5 +146,7 @@ def test_appended_blocks_change_nothing_until_they_are_trained():
     deeper = append_blocks(trunk, 2).eval()
     ids = torch.randint(4, 60, (2, 9))
     with torch.no_grad():
-        torch.testing.assert_close(deeper(input_ids=ids).logits, trunk(input_ids=ids).logits, atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            deeper(input_ids=ids).logits, trunk(input_ids=ids).logits, atol=1e-6, rtol=0
+        )
     assert deeper.config.text_config.num_hidden_layers == 4
