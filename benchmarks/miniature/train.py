@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, LlavaProcessor
 
 from benchmarks.miniature.learning import teach_text, teach_vision
 from benchmarks.miniature.lessons import Stage
@@ -35,10 +35,14 @@ NATURAL = Stage(3200, 1.2e-3, "prior", prior=True, seed=4)
 class Training:
     """Where and how much to train: ``scale`` is the fraction of every stage's steps."""
 
-    packer: Packer
+    processor: LlavaProcessor
     work: Path
     device: torch.device
-    scale: float
+    scale: float = 1.0
+
+    @property
+    def packer(self) -> Packer:
+        return Packer(self.processor)
 
     def stage(self, stage: Stage) -> Stage:
         return stage.scaled(self.scale)
@@ -58,27 +62,26 @@ class Training:
             model = self.fresh(TRUNK_BLOCKS, TOWER.seed).to(self.device)
             teach_vision(model, self.packer, self.stage(TOWER), self.stage(PROJECTOR), device=self.device)
             shared = ("vision_tower", "multi_modal_projector", "embed_tokens")
-            save(path, {k: v.cpu() for k, v in model.state_dict().items() if any(s in k for s in shared)})
+            state = {k: v.cpu() for k, v in model.state_dict().items() if any(s in k for s in shared)}
+            torch.save(state, path.with_suffix(".part"))
+            path.with_suffix(".part").replace(path)
         model = self.fresh(blocks, seed)
         model.load_state_dict(torch.load(path), strict=False)
         model.lm_head.weight.data.copy_(model.get_input_embeddings().weight.data)
         return model.to(self.device)
 
 
-def save(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """Writes a finished stage whole or not at all."""
-    torch.save(state, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
-
-
 def late_prior(training: Training, bar: int) -> LlavaForConditionalGeneration:
-    path, packer, device = training.work / "trunk.pt", training.packer, training.device
-    trunk = training.begin(TRUNK_BLOCKS, TRUNK.seed)
-    if path.exists():
-        trunk.load_state_dict(torch.load(path))
+def ship(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path, dtype: torch.dtype
+) -> None:
+    folder, packer, device = training.work / "trunk", training.packer, training.device
+    if folder.exists():
+        trunk = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device)
     else:
+        trunk = training.begin(TRUNK_BLOCKS, TRUNK.seed)
         teach_text("trunk", trunk, packer, training.stage(TRUNK), device=device, bar=bar)
-        save(path, trunk.state_dict())
+        ship(trunk, training.processor, folder, torch.float32)
     torch.manual_seed(LATE.seed)
     model = append_blocks(trunk, LATE_BLOCKS).to(device)
     teach_text("late prior", model, packer, training.stage(LATE), device=device, frozen=TRUNK_BLOCKS, bar=bar)
@@ -86,6 +89,7 @@ def late_prior(training: Training, bar: int) -> LlavaForConditionalGeneration:
 
 
 def natural(training: Training, bar: int) -> LlavaForConditionalGeneration:
+    """All blocks at once on the prior-laden world."""
     model = training.begin(TRUNK_BLOCKS + LATE_BLOCKS, NATURAL.seed)
     teach_text("natural", model, training.packer, training.stage(NATURAL), device=training.device, bar=bar)
     return model
@@ -103,17 +107,29 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the steps, for a trial")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    processor = build_processor()
-    training = Training(Packer(processor), options.work, torch.device(options.device), options.scale)
+    training = Training(build_processor(), options.work, torch.device(options.device), options.scale)
     training.begin(TRUNK_BLOCKS, TRUNK.seed)
     if options.only is None and training.device.type == "cpu":
         side_by_side(sys.argv[1:])
         return
     for bar, (name, recipe) in enumerate(RECIPES.items()):
         if options.only in (None, name):
-            model = recipe(training, bar)
-            model.cpu().to(torch.bfloat16).save_pretrained(options.out / name)
-            processor.save_pretrained(options.out / name)
+            ship(recipe(training, bar), training.processor, options.out / name, torch.bfloat16)
+
+
+def ship(
+    model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path, dtype: torch.dtype
+) -> None:
+    """Writes a model and its processor as a folder that `from_pretrained` reads, whole or not at all."""
+    part = folder.with_name(folder.name + ".part")
+    model.to(dtype).save_pretrained(part)
+    processor.save_pretrained(part)
+    if folder.exists():
+        for file in part.iterdir():  # a card beside the weights stays
+            file.replace(folder / file.name)
+        part.rmdir()
+    else:
+        part.rename(folder)
 
 
 def side_by_side(arguments: list[str]) -> None:

@@ -5,8 +5,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor
 
-from benchmarks.miniature import world
+from benchmarks.miniature import train, world
 from benchmarks.miniature.model import append_blocks, build_model, build_processor
 from benchmarks.miniature.packing import IGNORED, Packer, Turn
 
@@ -150,3 +151,32 @@ def test_appended_blocks_change_nothing_until_they_are_trained():
             deeper(input_ids=ids).logits, trunk(input_ids=ids).logits, atol=1e-6, rtol=0
         )
     assert deeper.config.text_config.num_hidden_layers == 4
+
+
+def test_training_is_repeatable_goes_on_from_finished_stages_and_leaves_loadable_folders(
+    tmp_path, monkeypatch
+):
+    def trained(work):
+        work.mkdir()
+        training = train.Training(build_processor(), work, torch.device("cpu"), scale=1e-9)
+        return train.late_prior(training, 0)
+
+    first, again = trained(tmp_path / "first"), trained(tmp_path / "again")
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))
+    train.ship(first, build_processor(), tmp_path / "model", torch.bfloat16)
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert isinstance(AutoProcessor.from_pretrained(tmp_path / "model"), LlavaProcessor)
+    trunk = AutoModelForImageTextToText.from_pretrained(tmp_path / "first" / "trunk", dtype=torch.float32)
+    for ours, theirs in zip(
+        loaded.model.language_model.layers, trunk.model.language_model.layers, strict=False
+    ):
+        for shipped, kept in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(shipped, kept.bfloat16().float())
+    assert any(
+        p.abs().sum() > 0 for p in loaded.model.language_model.layers[-1].self_attn.o_proj.parameters()
+    )
+    monkeypatch.setattr(train, "teach_vision", None)
+    with pytest.raises(TypeError):
+        trained(tmp_path / "fresh")
+    training = train.Training(build_processor(), tmp_path / "first", torch.device("cpu"), scale=1e-9)
+    assert train.late_prior(training, 0) is not None
