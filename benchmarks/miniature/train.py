@@ -72,9 +72,7 @@ class Training:
 
 
 def late_prior(training: Training, bar: int) -> LlavaForConditionalGeneration:
-def ship(
-    model: LlavaForConditionalGeneration, processor: LlavaProcessor, folder: Path, dtype: torch.dtype
-) -> None:
+    """A trunk, grounded, then frozen (kept in the work folder), and blocks on top."""
     folder, packer, device = training.work / "trunk", training.packer, training.device
     if folder.exists():
         trunk = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device)
