@@ -113,15 +113,15 @@ class Interceptor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copied or saved model gets the plain method, bound to the copy."""
-        model = self._model()
-        return types.MethodType, (getattr(type(model), self._name), model)
+        return _plain, (self._model(), self._name)
 
     def _original(self, model: nn.Module) -> Callable[..., Any]:
-        return (
-            self._before
-            if self._before is not None
-            else types.MethodType(getattr(type(model), self._name), model)
-        )
+        return self._before if self._before is not None else _plain(model, self._name)
+
+
+def _plain(model: nn.Module, name: str) -> Callable[..., Any]:
+    """The method as the model's class has it."""
+    return types.MethodType(getattr(type(model), name), model)
 
 
 NAMES = ("generate", "generate_batch")

@@ -81,6 +81,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._watched = watched
         self._tracing = trace
         self._warned = False
+        self._closed = False
         self._busy = threading.Lock()
         self._call: _Call | None = None
         intercept.attach(model, self)
@@ -96,6 +97,8 @@ class MutationLogitsProcessor(LogitsProcessor):
             RuntimeError: if it is not the model's own generate that calls.
         """
         call = self._call
+        if call is None and self._closed:
+            raise RuntimeError(f"this {type(self).__name__} is closed; build another one.")
         if call is None:
             raise RuntimeError(
                 f"this {type(self).__name__} was built for another model than the one that is generating, or "
@@ -121,6 +124,7 @@ class MutationLogitsProcessor(LogitsProcessor):
 
     def close(self) -> None:
         """Takes everything off the model again; the processor cannot be used afterwards."""
+        self._closed = True
         self._restore.detach()
         intercept.detach(self.model, self)
         self._call = None

@@ -1,7 +1,7 @@
 """Tiny models of several families, built from configs with random weights, and prompts for them.
 
-Their weights are scaled up until layers disagree, and each family's threshold is set to the median of what its blocks
-do, so that about half of the tokens fire: a law that is tested where nothing happens is not tested.
+Their weights are scaled up until layers disagree, and each family's threshold is the median of what its
+blocks do, so that about half of the tokens fire: a law that is tested where nothing happens is not tested.
 """
 
 import os

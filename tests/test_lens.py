@@ -1,4 +1,4 @@
-"""Anatomy and LogitLens: what is read is what the layers would say, and what does not verify is refused (law 4)."""
+"""Anatomy and LogitLens: what is read is what layers would say; what does not verify is refused (law 4)."""
 
 import threading
 from typing import Any
