@@ -1,4 +1,4 @@
-"""``python -m benchmarks key=value ...``: Hydra composes conf/, a user's mistake becomes one line and exit code 2."""
+"""``python -m benchmarks key=value ...``: Hydra composes conf/, mistakes end with exit code 2."""
 
 import os
 import re
@@ -45,7 +45,7 @@ def main() -> None:
         job()
     except (HydraException, OmegaConfBaseException) as error:
         stop(explain(error))
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         if not isinstance(error.filename, str):
             raise
         stop(f"{error.filename}: {error.strerror}; choose another folder=")
@@ -58,7 +58,8 @@ def explain(error: Exception) -> str:
         found = re.search(r"'(\w+)/([^'/]+)'", text)
         if found:
             group, name = found.groups()
-            return f"unknown {group} {name!r}: {nearest(name, (path.stem for path in (CONF / group).glob('*.yaml')))}"
+            known = (path.stem for path in (CONF / group).glob("*.yaml"))
+            return f"unknown {group} {name!r}: {nearest(name, known)}"
     found = re.match(r"Could not override '([^']+)'", text)
     if found:
         return unknown_key(found[1])

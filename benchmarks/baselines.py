@@ -14,14 +14,15 @@ from mutation_decode import Mutations, Readout, js_divergence
 class DoLa:
     """Contrast of the final layer with the candidate that differs most from it, on every token.
 
-    ``log p_L - log p_l*`` with l* the candidate readout of the largest JSD to the final one; tokens less probable
-    than ``plausibility`` times the best one go to -inf. Differences to the published code, both deliberate: l* is
-    chosen for each row (theirs averages over the batch), by the true JSD (theirs takes a mean over the vocabulary of
-    a divergence with its arguments exchanged). The library reads layers through the final norm; DoLa's first release
-    did not.
+    ``log p_L - log p_l*`` with l* the candidate readout of the largest JSD to the final one; tokens less
+    probable than ``plausibility`` times the best one go to -inf. Differences to the published code, both
+    deliberate: l* is chosen for each row (theirs averages over the batch), by the true JSD (theirs takes a
+    mean over the vocabulary of a divergence with its arguments exchanged). The library reads layers through
+    the final norm; DoLa's first release did not.
 
     Attributes:
-        layers: ``low`` (even readouts of the first half), ``high`` (of the second half), or readouts by number.
+        layers: ``low`` (even readouts of the first half), ``high`` (of the second half), or readouts by
+            number.
         first: where ``low`` begins: 0, or 2 for models whose head is tied to the embeddings.
         plausibility: share of the best token's final probability, in [0, 1].
         always: True; the method has no gate.

@@ -33,7 +33,7 @@ class RunFolder:
         return self.path / "tuning" / model / method / f"{candidate}.jsonl"
 
     def write(self, name: str, content: Any) -> None:
-        """Text as it is, anything else as JSON; in one move, so that a kill leaves the old file or the new one."""
+        """Text as it is, the rest as JSON; in one move, so that a kill leaves the old file or the new one."""
         text = (
             content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
         )
@@ -45,7 +45,8 @@ class RunFolder:
 def open_folder(
     path: Path, config: Mapping[str, Any], checksums: Mapping[str, str], *, overwrite: bool
 ) -> RunFolder:
-    """Takes a new or empty folder, or one that holds the same run; any other is refused, or emptied if so asked.
+    """Takes a new or empty folder, or one that holds the same run; any other is refused, or emptied if so
+    asked.
 
     Args:
         config: resolved; all of it but ``folder`` and ``overwrite`` must agree with what is there.
@@ -66,7 +67,8 @@ def open_folder(
         if changed:
             shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if len(changed) > 4 else "")
             raise UsageError(
-                f"{path} holds another run ({shown}); replace it with overwrite=true, or choose another folder="
+                f"{path} holds another run ({shown}); "
+                f"replace it with overwrite=true, or choose another folder="
             )
     path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)

@@ -1,7 +1,8 @@
 """The loop: batches of prompts in, one line of JSON an item out, nothing lost when it is killed.
 
-Batches are formed once, over all items, whatever is already there; a run that goes on starts at a batch's beginning
-and meets the same neighbours, so that float noise cannot move a token. Lines are in the order of the items.
+Batches are formed once, over all items, whatever is already there; a run that goes on starts at a batch's
+beginning and meets the same neighbours, so that float noise cannot move a token. Lines are in the order of
+the items.
 """
 
 import json

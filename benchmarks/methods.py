@@ -18,7 +18,7 @@ SETTINGS = ("generate", "detector", "tune")
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """``generate``: arguments of model.generate. Without a strategy it is plain generate with these arguments."""
+    """A strategy and arguments of model.generate; without the strategy, plain generate with the arguments."""
 
     name: str
     strategy: Strategy | None
@@ -73,7 +73,7 @@ def create(what: str, config: Mapping[str, Any]) -> Any:
 
 
 def candidates(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of the lists under ``tune``, as nested knobs: ``[{"alpha": 1, "detector": {...}}, ...]``."""
+    """Each combination of the lists under ``tune``: ``[{"alpha": 1, "detector": {"threshold": 0}}, ...]``."""
     axes = list(_axes(config.get("tune") or {}))
     if not axes:
         return []

@@ -50,7 +50,7 @@ class Checkpoint:
         return int(config.get_text_config().num_hidden_layers)
 
     def processor(self, name: str) -> Any:
-        """The processor, padding on the left. Raises: UsageError when it has no tokenizer or chat template."""
+        """The processor, padding left. Raises: UsageError when it lacks a tokenizer or a chat template."""
         try:
             processor = AutoProcessor.from_pretrained(self.path, revision=self.revision)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:

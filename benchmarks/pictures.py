@@ -40,8 +40,8 @@ def observe(loaded: Loaded, jobs: Sequence[Job], captions: int, batch_size: int)
 
     Returns: none when no task can.
     """
-    job = next((job for job in jobs if isinstance(job.task, TellsWords)), None)
-    if job is None or captions < 1:
+    job, task = next(((j, j.task) for j in jobs if isinstance(j.task, TellsWords)), (None, None))
+    if job is None or task is None or captions < 1:
         return []
     found: list[Caption] = []
     untouched = Contrast(alpha=0.0, layer=0, always=True)  # reads every layer, changes no score
@@ -61,12 +61,11 @@ def observe(loaded: Loaded, jobs: Sequence[Job], captions: int, batch_size: int)
                 logits_processor=[processor],
             )
             trace = processor.trace
+            assert trace is not None
             for row, item in enumerate(batch):
                 kept = trace.generated[row]
                 words = [loaded.processor.decode([token]).strip() for token in trace.tokens[row, kept]]
-                found.append(
-                    Caption(words, job.task.kinds(words, item.image_id), trace.js[row, kept].numpy())
-                )
+                found.append(Caption(words, task.kinds(words, item.image_id), trace.js[row, kept].numpy()))
     return found
 
 
@@ -104,6 +103,6 @@ def by_kind(captions: Sequence[Caption]) -> dict[str, np.ndarray]:
 
 
 def typical(captions: Sequence[Caption]) -> Caption:
-    """The caption to show: with one hallucinated word if there is such, else with the fewest above none, else any."""
+    """The caption to show: with as few hallucinated words as possible, but one at least if there is such."""
     counts = [list(caption.kinds).count("hallucinated") for caption in captions]
     return min(zip(counts, captions, strict=True), key=lambda pair: pair[0] or len(captions))[1]

@@ -57,8 +57,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
     for name, found in tried.items():
         if len(found) > budget:
             raise UsageError(
-                f"method {name} lists {len(found)} candidates under tune, more than tuning.budget={budget} allows "
-                f"to every method; shorten its lists, or raise the budget for all"
+                f"method {name} lists {len(found)} candidates under tune, more than tuning.budget={budget} "
+                f"allows to every method; shorten its lists, or raise the budget for all"
             )
     jobs = [_job(name, node) for name, node in config["task"].items()]
     validation = _job("validation", config["tuning"]["task"]) if tried else None

@@ -9,9 +9,9 @@ from tabulate import tabulate
 from benchmarks.tuning import Choice
 
 LEGEND = (
-    "Figures in percent; length in words, objects in mentions a caption. In brackets the 95 % bootstrap interval over "
-    "images. After the value of a method comes its difference to greedy on the same images; * where its interval "
-    "excludes 0."
+    "Figures in percent; length in words, objects in mentions a caption. Brackets: 95 % bootstrap interval "
+    "over images. A method's value is followed by its difference to greedy on the same images; * marks an "
+    "interval of the difference that excludes 0."
 )
 
 
@@ -47,18 +47,21 @@ def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list
 
 
 def _cell(figure: Mapping[str, Any]) -> str:
-    if figure["value"] is None:
-        return "undefined"
+    """``14.2 [12.0, 16.4]``, with a difference ``14.2  -3.1 [-4.6, -1.5]*``, less what is undefined."""
     difference = figure["difference"]
-    if difference is None or (difference["value"], difference["low"], difference["high"]) == (0, 0, 0):
-        return f"{figure['value']:.1f} [{figure['low']:.1f}, {figure['high']:.1f}]"
+    text = "undefined" if figure["value"] is None else f"{figure['value']:.1f}"
+    if difference is None or set(difference.values()) == {0}:
+        return text + _range(figure, ".1f")
     if difference["value"] is None:
-        return f"{figure['value']:.1f}"
-    star = "*" if difference["low"] > 0 or difference["high"] < 0 else ""
-    return (
-        f"{figure['value']:.1f}  {difference['value']:+.1f} "
-        f"[{difference['low']:+.1f}, {difference['high']:+.1f}]{star}"
-    )
+        return text
+    star = "*" if difference["low"] is not None and (difference["low"] > 0 or difference["high"] < 0) else ""
+    return f"{text}  {difference['value']:+.1f}{_range(difference, '+.1f')}{star}"
+
+
+def _range(interval: Mapping[str, Any], style: str) -> str:
+    if interval["low"] is None or interval["high"] is None:
+        return ""
+    return f" [{interval['low']:{style}}, {interval['high']:{style}}]"
 
 
 def _knobs(tuned: Mapping[str, Mapping[str, Choice]]) -> str:

@@ -5,11 +5,12 @@ of this field is a sum over images divided by another one. So a figure is two co
 comes from drawing images, never mentions or questions: those of one image are not independent.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy.stats import DegenerateDataWarning, bootstrap
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ def intervals(
     All columns must stand for the same images in the same order. One draw of images serves every column, of
     the reference too, so that differences are paired by image.
 
+    The ends of an interval are NaN where the figure is undefined in some resample.
+
     Returns: (figure -> interval, figure -> interval of its difference); the latter empty without a reference.
 
     Raises: ValueError when the columns differ in length or hold no image.
@@ -79,19 +82,19 @@ def intervals(
         rows = np.stack([*values[: len(figures)], *differences])
         return rows.reshape(len(rows), *drawn.shape[:-1])
 
-    result = bootstrap(
-        (np.arange(n),),
-        statistic,
-        n_resamples=resamples,
-        confidence_level=level,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # the NaN of an undefined figure says it
+        result = bootstrap(
+            (np.arange(n),),
+            statistic,
+            n_resamples=resamples,
+            confidence_level=level,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        )
     whole = statistic(np.arange(n))
-    found = [
-        Interval(*map(float, triple))
-        for triple in zip(whole, result.confidence_interval.low, result.confidence_interval.high, strict=True)
-    ]
+    low, high = (np.atleast_1d(end) for end in result.confidence_interval)
+    found = [Interval(*map(float, triple)) for triple in zip(whole, low, high, strict=True)]
     return dict(zip(figures, found, strict=False)), dict(zip(shared, found[len(figures) :], strict=True))
 
 

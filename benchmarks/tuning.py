@@ -1,9 +1,9 @@
 """Chooses a method's knobs on validation captions: fewer hallucinations, and nothing paid for them.
 
-The rule: among the candidates whose CHAIR_i is below greedy's, whose recall is no lower, whose length and number of
-objects stay within greedy's intervals, and that, if a detector gates them, act on less than a given percent of the
-tokens, the one of the lowest CHAIR_i (the first one of equals). Where none qualifies, the method keeps its own knobs,
-and the table shows what they do.
+The rule: among the candidates whose CHAIR_i is below greedy's, whose recall is no lower, whose length and
+number of objects stay within greedy's intervals, and that, if a detector gates them, act on less than a
+given percent of the tokens, the one of the lowest CHAIR_i (the first one of equals). Where none qualifies,
+the method keeps its own knobs, and the table shows what they do.
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,6 +1,8 @@
-"""The three tasks over the miniature's drawn world; the truth is known exactly, and no image is read from disk.
+"""The three tasks over the miniature's drawn world; the truth is known exactly, and no image is read from
+disk.
 
-Example: a scene with a table, a cup and a dog, described as "there is a table . it is red . there is a chair . ...":
+Example: a scene with a table, a cup and a dog, described as "there is a table . it is red . there is a
+    chair . ...":
 chair is hallucinated, and it is what a table makes one expect.
 """
 
@@ -122,9 +124,13 @@ class YesNo(Scenes):
 
     def items(self) -> list[Item]:
         return [
-            Item({"question_id": key, "image_id": scene.key, "kind": q.kind, "question": q.text}, q.text, scene.image)
+            Item(
+                {"question_id": key, "image_id": scene.key, "kind": q.kind, "question": q.text},
+                q.text,
+                scene.image,
+            )
             for key, (scene, q) in self.questions().items()
-        ]  # fmt: skip
+        ]
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         """The figures of all questions, then the accuracy of each kind."""

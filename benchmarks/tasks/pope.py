@@ -115,5 +115,5 @@ def score(
     if labels:
         raise ValueError(f"expected labels yes and no, got {labels[:5]}")
     read = PARSERS[parser]
-    divided = zip(questions, groups or [None] * len(questions), strict=True)
+    divided = zip(questions, [None] * len(questions) if groups is None else groups, strict=True)
     return YesNo(tuple(Answer(image, label, read(text), group) for (image, label, text), group in divided))

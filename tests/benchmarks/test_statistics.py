@@ -58,3 +58,10 @@ def test_the_same_seed_gives_the_same_interval():
 def test_columns_over_different_images_are_refused():
     with pytest.raises(ValueError, match=r"got lengths \[2, 3\]"):
         intervals({"x": ratio([1, 0], [1, 1]), "y": ratio([1, 0, 1], [1, 1, 1])})
+
+
+def test_an_undefined_figure_is_nan_without_a_warning():
+    found = intervals({"precision": ratio([0, 0], [0, 0]), "x": ratio([1, 2], [1, 1])})[0]
+    assert math.isnan(found["precision"].value)
+    assert math.isnan(found["precision"].low)
+    assert found["x"].low <= 150 <= found["x"].high

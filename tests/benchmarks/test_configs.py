@@ -1,0 +1,81 @@
+"""Every YAML composes, stands under its own name, and makes what it says."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from benchmarks.methods import build, candidates, create, with_knobs
+from benchmarks.models import Checkpoint
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def choices(group):
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_methods(name):
+    node = OmegaConf.to_container(composed(f"method=[{name}]").method)[name]
+    assert build(name, node).name == name
+    tried = [with_knobs(node, knobs) for knobs in candidates(node)]
+    assert len({repr(build(name, one)) for one in tried}) == len(tried), "no candidate is tried twice"
+
+
+def test_every_tunable_method_has_the_same_budget():
+    config = OmegaConf.to_container(composed(f"method=[{','.join(choices('method'))}]"), resolve=False)
+    sizes = {len(candidates(node)) for node in config["method"].values() if node.get("tune")}
+    assert sizes == {config["tuning"]["budget"]}
+
+
+@pytest.mark.parametrize("name", choices("model"))
+def test_models(name):
+    node = composed(f"model=[{name}]").model[name.replace(".", "_")]
+    assert isinstance(create(name, OmegaConf.to_container(node)), Checkpoint)
+
+
+@pytest.mark.parametrize("name", choices("task"))
+def test_tasks(name, tmp_path):
+    (tmp_path / "a.png").touch()
+    node = OmegaConf.to_container(composed(f"task=[{name}]", *small_data(name, tmp_path)).task[name])
+    task = create(name, node)
+    items = task.items()
+    assert items
+    assert all(item.image_id for item in items)
+    assert len({next(iter(item.record.values())) for item in items}) == len(items)
+    assert task.answer
+    assert task.max_new_tokens > 0
+    known = {"_target_", *(field.name for field in fields(task))}
+    assert set(node) == known, "the YAML spells out every field"
+
+
+def small_data(name, folder):
+    return [f"task.describe.images={folder}"] if name == "describe" else []
+
+
+@pytest.mark.parametrize("name", choices("generation"))
+def test_generation(name):
+    assert composed(f"generation={name}").generation.batch_size > 0
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_experiments(name):
+    config = composed(f"experiment={name}")
+    assert config.folder == f"runs/{name}"
+
+
+def test_the_main_experiment_is_what_the_project_promises():
+    config = composed("experiment=main")
+    assert list(config.model) == ["miniature-late-prior", "miniature-natural"]
+    assert list(config.method) == ["greedy", "contrast", "dola"]
+    assert list(config.task) == ["miniature-chair", "miniature-amber", "miniature-yesno"]
+    assert all(task.n >= 500 and task.split == "shifted" for task in config.task.values())
+    assert config.tuning.task.split == "validation"
