@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -129,26 +128,36 @@ def test_changed_weights_are_refused(harness, small, tmp_path, capsys, checkpoin
     assert "files of model miniature-late-prior" in capsys.readouterr().err
 
 
-def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(harness, small, tmp_path):
-    assert harness(*small, "method=[greedy]", "task.miniature-chair.n=40") == 0
+DIES_IN_BATCH_3 = """
+import os, signal, sys
+from benchmarks import __main__ as entry, generation
+answers, seen = generation._answers, []
+def dying(*arguments):
+    seen.append(1)
+    if len(seen) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return answers(*arguments)
+generation._answers = dying
+entry.main()
+"""
+
+
+def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(harness, small, tmp_path, batches):
+    arguments = [*small, "method=[greedy]", "task.miniature-chair.n=14"]
+    assert harness(*arguments) == 0
     undisturbed = {p.name: p.read_bytes() for p in (tmp_path / "run").rglob("*.json*")}
     killed = tmp_path / "killed"
-    arguments = [*small, "method=[greedy]", "task.miniature-chair.n=40", f"folder={killed}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", *arguments], cwd=ROOT, stderr=subprocess.DEVNULL
-    )
-    file = killed / "predictions" / "miniature-late-prior" / "greedy" / "miniature-chair.jsonl"
-    while process.poll() is None and not (file.exists() and file.stat().st_size):
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    arguments.append(f"folder={killed}")
+    ended = subprocess.run([sys.executable, "-c", DIES_IN_BATCH_3, *arguments], cwd=ROOT, capture_output=True)
+    assert ended.returncode == -signal.SIGKILL
     assert not (killed / "scores.json").exists()
-    left = lines(file)
-    assert 0 < len(left) < 40
+    file = killed / "predictions" / "miniature-late-prior" / "greedy" / "miniature-chair.jsonl"
+    assert len(lines(file)) == 8, "what was finished is on the disk"
     with file.open("a") as half:
         half.write('{"image_id": "hal')
+    batches.clear()
     assert harness(*arguments) == 0
-    assert lines(file)[: len(left)] == left
+    assert batches == [4, 2]
     assert {p.name: p.read_bytes() for p in killed.rglob("*.json*")} == undisturbed
 
 
