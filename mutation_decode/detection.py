@@ -53,11 +53,11 @@ class Detector:
     include_last: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.threshold <= math.log(2):
+        if not isinstance(self.threshold, int | float) or not 0 <= self.threshold <= math.log(2):
             raise ValueError(
                 f"threshold is a JSD in nats, between 0 and ln 2 = 0.693, got {self.threshold!r}."
             )
-        if not 0 < self.settle <= math.log(2):
+        if not isinstance(self.settle, int | float) or not 0 < self.settle <= math.log(2):
             raise ValueError(
                 f"settle is a JSD in nats, above 0 and at most ln 2 = 0.693, got {self.settle!r}."
             )

@@ -6,7 +6,6 @@ Everything here is in nats, in [0, ln 2], and computed in fp32 whatever the dtyp
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 CHUNK_BYTES = 64 * 2**20
@@ -16,8 +15,9 @@ CHUNK_BYTES = 64 * 2**20
 def js_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """Jensen-Shannon divergence of the distributions that two sets of logits stand for.
 
-    With d = log p - log q it is ln 2 - 1/2 sum(p softplus(-d) + q softplus(d)): nothing is divided and no
-    logarithm of a probability is taken, so peaked pairs give no NaN and near-identical ones lose no digits.
+    With d = log p - log q it is ln 2 - 1/2 sum(p softplus(-d) + q softplus(d)), which is
+    ln 2 - 1/2 sum((p + q) log(1 + exp(-|d|)) + min(p, q) |d|): no logarithm of a probability is taken, so
+    peaked pairs give no NaN, and near-identical ones lose no digits.
 
     Args:
         p_logits: `[..., vocab]`, any constant per row added; -inf stands for probability 0.
@@ -37,7 +37,8 @@ def js_divergence(p_logits: Tensor, q_logits: Tensor) -> Tensor:
             f"js_divergence compares distributions over one vocabulary, got logits of shape "
             f"{tuple(p_logits.shape)} and {tuple(q_logits.shape)}; pass two tensors with the same last size."
         )
-    return _js_from_log_probs(_log_softmax(p_logits), _log_softmax(q_logits))
+    p, q = _log_softmax(p_logits), _log_softmax(q_logits)
+    return _js(p, q, p.exp(), q.exp())
 
 
 def adjacent_js(logits: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ def adjacent_js(logits: Tensor) -> Tensor:
     out = torch.empty(rows, readouts - 1, dtype=torch.float32, device=logits.device)
     for start in range(0, rows, step):
         log_probs = _log_softmax(logits[start : start + step])
-        out[start : start + step] = _js_from_log_probs(log_probs[:, :-1], log_probs[:, 1:])
+        probs = log_probs.exp()
+        out[start : start + step] = _js(log_probs[:, :-1], log_probs[:, 1:], probs[:, :-1], probs[:, 1:])
     return out
 
 
@@ -71,7 +73,7 @@ def _log_softmax(logits: Tensor) -> Tensor:
     return torch.log_softmax(logits, dim=-1, dtype=torch.float32).clamp_min(-1e30)
 
 
-def _js_from_log_probs(p: Tensor, q: Tensor) -> Tensor:
-    difference = p - q
-    shared = p.exp() * F.softplus(-difference) + q.exp() * F.softplus(difference)
+def _js(log_p: Tensor, log_q: Tensor, p: Tensor, q: Tensor) -> Tensor:
+    distance = (log_p - log_q).abs()
+    shared = (p + q) * torch.log1p((-distance).exp()) + torch.minimum(p, q) * distance
     return (math.log(2) - 0.5 * shared.sum(dim=-1)).clamp(0.0, math.log(2))

@@ -130,12 +130,20 @@ class LogitLens:
 
     def _check(self, inputs: Mapping[str, Any]) -> None:
         """Compares on a probe if the model can run it, so that most misfits show before any real input."""
+        owner = self.anatomy.owner
         try:
-            with self, undisturbed(self.anatomy.owner):
-                self.anatomy.owner(**inputs)
-        except Exception:
+            with self, undisturbed(owner):
+                owner(**inputs)
+        except BlockDidNotRunError:
+            pass  # on text alone; the first real forward will tell
+        except Exception as error:
             if not self._verify:
-                raise  # it ran, and did not match; anything else the first real forward will tell
+                raise  # it was compared, and does not match
+            if _runs(owner, inputs):
+                raise ValueError(
+                    f"{type(owner).__name__}: its layers cannot be read with its own head "
+                    f"({type(error).__name__}: {error}). {BY_HAND}"
+                ) from error
         self._clear()
         self._verify = True  # and once more with real inputs, which may be images
 
@@ -215,7 +223,7 @@ class LogitLens:
             elif states:
                 states.append(states[-1])  # a block that did not run changed nothing
             else:
-                raise RuntimeError(
+                raise BlockDidNotRunError(
                     f"block {number - 1} did not run in this forward, so readout {number} cannot be read. "
                     f"{BY_HAND}"
                 )
@@ -232,6 +240,19 @@ class LogitLens:
                 f"{name}: the last block read through the lens differs from the model's own logits by "
                 f"{off:.3g} (allowed {allowed:.3g}), so no layer can be trusted. {BY_HAND}"
             )
+
+
+class BlockDidNotRunError(RuntimeError):
+    """A block that is to be read took no part in a forward, as cross-attention blocks do without an image."""
+
+
+def _runs(owner: nn.Module, inputs: Mapping[str, Any]) -> bool:
+    try:
+        with undisturbed(owner):
+            owner(**inputs)
+    except Exception:
+        return False
+    return True
 
 
 def _logits_of(output: Any) -> Tensor:

@@ -85,9 +85,9 @@ class Contrast:
     always: bool = False
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.alpha):
+        if not isinstance(self.alpha, int | float) or not math.isfinite(self.alpha):
             raise ValueError(f"alpha must be a finite number, got {self.alpha!r}.")
-        if not 0 <= self.beta <= 1:
+        if not isinstance(self.beta, int | float) or not 0 <= self.beta <= 1:
             raise ValueError(f"beta is a share of the best probability, between 0 and 1, got {self.beta!r}.")
         if self.layer is not None and (not isinstance(self.layer, int) or self.layer < 0):
             raise ValueError(f"layer is a readout from 0 on, or None for the detector's, got {self.layer!r}.")
