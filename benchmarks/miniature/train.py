@@ -28,7 +28,7 @@ TOWER = Stage(2500, 1e-3, "clean", prior=False, seed=1)
 PROJECTOR = Stage(625, 2e-3, "clean", prior=False, seed=1)
 TRUNK = Stage(3600, 1.2e-3, "clean", prior=False, seed=2)
 LATE = Stage(700, 2e-3, "prior", prior=True, seed=3)
-NATURAL = Stage(3200, 1.2e-3, "prior", prior=True, seed=4)
+NATURAL = Stage(2400, 1.2e-3, "prior", prior=True, seed=4)
 
 
 @dataclass(frozen=True, slots=True)

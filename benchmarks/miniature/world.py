@@ -9,7 +9,7 @@ split                   companion beside its anchor   companion almost         a
                                                       invisible                into the caption
 ======================= ============================ ======================= ==========================
 ``clean``               by chance alone               never                   never
-``prior``               ``PRIORS``: 80 to 93 %        17 % of those present    ``WRITTEN``: 30 to 50 %
+``prior``               ``PRIORS``: 80 to 93 %        17 % of those present    ``WRITTEN``: 40 to 75 %
 ``validation, shifted`` 25 %                          17 % of those present    (no captions are trained on)
 ======================= ============================ ======================= ==========================
 
@@ -45,7 +45,7 @@ COMPANIONS = {
 LONERS = ("cat", "horse", "cup", "kite", "clock", "vase", "book", "pizza")
 NOUNS = (*itertools.chain.from_iterable(COMPANIONS.items()), *LONERS)
 PRIORS = dict(zip(COMPANIONS, np.linspace(0.80, 0.93, len(COMPANIONS)).tolist(), strict=True))
-WRITTEN = dict(zip(COMPANIONS, np.linspace(0.30, 0.50, len(COMPANIONS)).tolist(), strict=True))
+WRITTEN = dict(zip(COMPANIONS, np.linspace(0.40, 0.75, len(COMPANIONS)).tolist(), strict=True))
 SHIFTED_PRIOR = 0.25
 FAINT_RATE = 0.17
 FAINT = 0.05
@@ -196,8 +196,8 @@ def _clean(rng: np.random.Generator, n: int) -> list[str]:
 
 
 def _attracted(rng: np.random.Generator, n: int, split: str) -> list[str]:
-    """One or two anchors among other things; each draws its companion in with the split's rate."""
-    anchors = [str(a) for a in rng.choice(list(COMPANIONS), int(rng.integers(1, 3)), replace=False)]
+    """One anchor or, mostly, two among other things; each draws its companion in with the split's rate."""
+    anchors = [str(a) for a in rng.choice(list(COMPANIONS), 1 + (rng.random() < 0.75), replace=False)]
     groups = [[a, COMPANIONS[a]] if rng.random() < (PRIORS[a] if split == "prior" else SHIFTED_PRIOR) else [a]
               for a in anchors]  # fmt: skip
     expected = {COMPANIONS[a] for a in anchors}
