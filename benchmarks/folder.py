@@ -1,6 +1,7 @@
 """The run folder: what was asked, with what it was answered, and whether a rerun may go on in it."""
 
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -14,8 +15,11 @@ from omegaconf import OmegaConf
 
 from benchmarks.usage import UsageError
 
-OWN = ("config.yaml", "versions.json", "predictions", "tuning", "tuning.json", "scores.json", "table.md")
-"""What a run writes, pictures aside; ``overwrite=true`` removes nothing else."""
+OWN = (
+    *("config.yaml", "versions.json", "predictions", "tuning", "tuning.json", "scores.json", "table.md"),
+    *("js_by_layer.png", "js_heatmap.png"),
+)
+"""What a run writes; ``overwrite=true`` removes nothing else."""
 ELSEWHERE = ("folder", "overwrite")
 """Keys of the configuration that say where and how, not what."""
 
@@ -35,7 +39,9 @@ class RunFolder:
     def write(self, name: str, content: Any) -> None:
         """Text as it is, the rest as JSON; in one move, so that a kill leaves the old file or the new one."""
         text = (
-            content if isinstance(content, str) else json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+            content
+            if isinstance(content, str)
+            else json.dumps(_defined(content), indent=1, ensure_ascii=False) + "\n"
         )
         partial = self.path / f".{name}.partial"
         partial.write_text(text)
@@ -75,6 +81,15 @@ def open_folder(
     folder.write("versions.json", {"models": dict(checksums), **versions()})
     folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     return folder
+
+
+def _defined(node: Any) -> Any:
+    """JSON has no NaN: a figure that divides by 0 becomes null."""
+    if isinstance(node, Mapping):
+        return {key: _defined(value) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_defined(value) for value in node]
+    return None if isinstance(node, float) and math.isnan(node) else node
 
 
 def versions() -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.tuning import Choice
+from benchmarks.tuning import Tuned
 
 LEGEND = (
     "Figures in percent; length in words, objects in mentions a caption. Brackets: 95 % bootstrap interval "
@@ -17,7 +17,7 @@ LEGEND = (
 
 def document(
     rows: Sequence[Mapping[str, Any]],
-    tuned: Mapping[str, Mapping[str, Choice]],
+    tuned: Mapping[str, Tuned],
     unread: Collection[tuple[str, str]],
 ) -> str:
     """The run's table.md."""
@@ -27,7 +27,7 @@ def document(
 
 def terminal(
     rows: Sequence[Mapping[str, Any]],
-    tuned: Mapping[str, Mapping[str, Choice]],
+    tuned: Mapping[str, Tuned],
     unread: Collection[tuple[str, str]],
 ) -> str:
     """The same for a terminal."""
@@ -64,11 +64,11 @@ def _range(interval: Mapping[str, Any], style: str) -> str:
     return f" [{interval['low']:{style}}, {interval['high']:{style}}]"
 
 
-def _knobs(tuned: Mapping[str, Mapping[str, Choice]]) -> str:
+def _knobs(tuned: Mapping[str, Tuned]) -> str:
     lines = [
         f"- {model}, {method}: {_spelled(choice.knobs) or 'as in its YAML'}; {choice.note}"
-        for model, choices in tuned.items()
-        for method, choice in choices.items()
+        for model, found in tuned.items()
+        for method, choice in found.methods.items()
     ]
     return "\n".join(lines) or "Knobs as in the YAML of each method; nothing was tuned."
 

@@ -14,7 +14,7 @@ from benchmarks.plan import Job, Plan, plan
 from benchmarks.scoring import GREEDY, compare, readable
 from benchmarks.statistics import intervals
 from benchmarks.tasks import figures
-from benchmarks.tuning import Choice, choose, judge
+from benchmarks.tuning import JUDGED, RULE, Choice, Tuned, choose, judge
 
 
 def run(config: Mapping[str, Any], path: Path) -> None:
@@ -25,20 +25,22 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     planned = plan(config)
     folder = open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
     print(f"run folder {path} (if it is stopped, the same command with folder={path} goes on)", flush=True)
-    tuned: dict[str, dict[str, Choice]] = {}
+    tuned: dict[str, Tuned] = {}
     rows: list[dict[str, Any]] = []
     unread: set[tuple[str, str]] = set()
     observed = {}
     for name, checkpoint in planned.models.items():
         loaded = checkpoint.load(name)
         tuned[name] = tune(planned, loaded, folder)
-        folder.write("tuning.json", {model: _plain(choices) for model, choices in tuned.items()})
+        folder.write(
+            "tuning.json", {"rule": RULE, "models": {model: asdict(t) for model, t in tuned.items()}}
+        )
         for job in planned.jobs:
             answers = {
                 method.name: answer(
                     planned, loaded, method, job, folder.predictions(name, method.name, job.name)
                 )
-                for method in chosen(planned, tuned[name])
+                for method in chosen(planned, tuned[name].methods)
             }
             unread |= {
                 (line["image_id"], line["error"])
@@ -56,10 +58,10 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     print(report.terminal(rows, tuned, unread))
 
 
-def tune(planned: Plan, loaded: Loaded, folder: RunFolder) -> dict[str, Choice]:
-    """Method -> the knobs that the rule of tuning.py chooses on this model's validation captions."""
+def tune(planned: Plan, loaded: Loaded, folder: RunFolder) -> Tuned:
+    """The knobs that the rule of tuning.py chooses on this model's validation captions."""
     if planned.validation is None:
-        return {}
+        return Tuned({}, {})
     job, settings = planned.validation, planned.config["bootstrap"]
     plain = Method(GREEDY, None, None, {})
     lines = readable(answer(planned, loaded, plain, job, folder.tuning(loaded.name, GREEDY, 0)))
@@ -74,7 +76,7 @@ def tune(planned: Plan, loaded: Loaded, folder: RunFolder) -> dict[str, Choice]:
             below = planned.config["tuning"]["below"] if candidate.method.gated else None
             trials.append(judge(candidate.knobs, values, greedy, below=below))
         choices[name] = choose(trials)
-    return choices
+    return Tuned({name: greedy[name] for name in JUDGED}, choices)
 
 
 def chosen(planned: Plan, choices: Mapping[str, Choice]) -> list[Method]:
@@ -99,7 +101,3 @@ def answer(planned: Plan, loaded: Loaded, method: Method, job: Job, path: Path) 
         title=f"{loaded.name} {method.name} {job.name}",
         **planned.config["generation"],
     )
-
-
-def _plain(choices: Mapping[str, Choice]) -> dict[str, Any]:
-    return {name: {**asdict(choice), "rule": "see benchmarks/tuning.py"} for name, choice in choices.items()}

@@ -1,9 +1,9 @@
 """Chooses a method's knobs on validation captions: fewer hallucinations, and nothing paid for them.
 
-The rule: among the candidates whose CHAIR_i is below greedy's, whose recall is no lower, whose length and
-number of objects stay within greedy's intervals, and that, if a detector gates them, act on less than a
-given percent of the tokens, the one of the lowest CHAIR_i (the first one of equals). Where none qualifies,
-the method keeps its own knobs, and the table shows what they do.
+A candidate qualifies if its CHAIR_i is below greedy's, its recall is no lower, its length and number of
+objects stay within greedy's intervals, and, if a detector gates it, it acts on less than a given percent of
+the tokens. Of those the one of the lowest CHAIR_i is chosen (the first of equals). Where none qualifies, the
+method keeps its own knobs, and the table shows what they do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,11 @@ from typing import Any
 
 from benchmarks.statistics import Interval
 
+RULE = (
+    "lowest CHAIR_i among the candidates with CHAIR_i below greedy's, recall no lower than greedy's, length "
+    "and objects within greedy's intervals and, if a detector gates them, fewer than tuning.below percent of "
+    "the tokens fired; where none qualifies, the method keeps its own knobs"
+)
 JUDGED = ("CHAIR_i", "recall", "length", "objects", "fired")
 
 
@@ -31,6 +36,14 @@ class Choice:
     knobs: Mapping[str, Any]
     note: str
     trials: tuple[Trial, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """One model's tuning: greedy's figures on the validation captions, and the choice for each method."""
+
+    greedy: Mapping[str, Interval]
+    methods: Mapping[str, Choice]
 
 
 def judge(

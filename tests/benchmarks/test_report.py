@@ -5,7 +5,7 @@ from benchmarks import report
 from benchmarks.pictures import Caption, by_kind, typical
 from benchmarks.tasks import general
 from benchmarks.tasks.miniature import Captions
-from benchmarks.tuning import Choice
+from benchmarks.tuning import Choice, Tuned
 
 
 def figure(value, low=None, high=None, difference=None):
@@ -36,7 +36,9 @@ def test_the_document_names_knobs_and_what_could_not_be_read():
     rows = [
         {"model": "m", "method": "greedy", "task": "t", "n": 3, "figures": {"CHAIR_i": figure(1.0, 0, 2)}}
     ]
-    tuned = {"m": {"contrast": Choice({"alpha": 1.5, "detector": {"threshold": 0.1}}, "the best", ())}}
+    tuned = {
+        "m": Tuned({}, {"contrast": Choice({"alpha": 1.5, "detector": {"threshold": 0.1}}, "the best", ())})
+    }
     text = report.document(rows, tuned, {("b.jpg", "truncated")})
     assert "## m, t, n = 3 images" in text
     assert "- m, contrast: alpha=1.5, detector.threshold=0.1; the best" in text

@@ -51,8 +51,10 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
             FIRES,
             f"model.miniature-natural.path={checkpoint}",
             "tune=true",
-            "method.contrast.tune={alpha:[0.5,1.0],beta:[0.1],detector:{threshold:[0.0]}}",
-            "method.dola.tune.plausibility=[0.1]",
+            "~method.contrast.tune",
+            "+method.contrast.tune={alpha:[0.5,1.0],detector:{threshold:[0.0]}}",
+            "~method.dola.tune",
+            "+method.dola.tune={layers:[low,high]}",
             "task.miniature-amber.n=5",
             "task.miniature-amber.max_new_tokens=6",
             "task.miniature-yesno.n=3",
@@ -78,8 +80,9 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
     assert len(answered) == 18, "one line a question"
     assert {"question_id", "image_id", "kind", "question", "text", "tokens", "fired"} <= set(answered[0])
     tuning = json.loads((run / "tuning.json").read_text())
-    assert set(tuning) == {"miniature-late-prior", "miniature-natural"}
-    trials = tuning["miniature-natural"]["contrast"]["trials"]
+    assert set(tuning["models"]) == {"miniature-late-prior", "miniature-natural"}
+    assert set(tuning["models"]["miniature-natural"]["greedy"]["CHAIR_i"]) == {"value", "low", "high"}
+    trials = tuning["models"]["miniature-natural"]["methods"]["contrast"]["trials"]
     assert [trial["knobs"]["alpha"] for trial in trials] == [0.5, 1.0]
     assert set(trials[0]["figures"]) == {"CHAIR_i", "recall", "length", "objects", "fired"}
     versions = json.loads((run / "versions.json").read_text())
