@@ -42,11 +42,11 @@ class Checkpoint:
             )
         if not Path(self.path).is_dir() and _looks_local(self.path):
             raise UsageError(f"model {name}: no folder {self.path}; set model.{name}.path")
-        self.processor(name)
         try:
             config = AutoConfig.from_pretrained(self.path, revision=self.revision)
         except (OSError, ValueError) as error:
             raise UsageError(f"model {name}: no configuration at {self.path}: {first_line(error)}") from error
+        self.processor(name)
         return int(config.get_text_config().num_hidden_layers)
 
     def processor(self, name: str) -> Any:

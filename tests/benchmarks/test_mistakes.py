@@ -36,7 +36,7 @@ CASES = [
     (["model.miniature-late-prior.device=cuda:7"], "device 'cuda:7' is not there; this machine has cpu"),
     (["model.miniature-late-prior.dtype=float31"], "dtype 'float31' is none"),
     (["model.miniature-late-prior.path=./nowhere"], "no folder ./nowhere"),
-    (["model.miniature-late-prior.path=conf"], "no processor with a tokenizer at conf"),
+    (["model.miniature-late-prior.path=conf"], "no configuration at conf"),
     (["generation.batch_size=0"], "expected at least 1"),
 ]  # fmt: skip
 
