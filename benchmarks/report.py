@@ -14,6 +14,9 @@ LEGEND = (
     "interval of the difference that excludes 0."
 )
 
+DIGITS = {"length": 2, "objects": 2}
+"""Decimals of the figures that are no percentages."""
+
 
 def document(
     rows: Sequence[Mapping[str, Any]],
@@ -39,23 +42,26 @@ def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list
     parts = []
     for (model, task), group in groupby(rows, key=lambda row: (row["model"], row["task"])):
         columns = list(group)
-        lines = [[name, *(_cell(row["figures"][name]) for row in columns)] for name in columns[0]["figures"]]
+        lines = [
+            [name, *(_cell(row["figures"][name], DIGITS.get(name, 1)) for row in columns)]
+            for name in columns[0]["figures"]
+        ]
         headers = ["", *(row["method"] for row in columns)]
         parts.append(heading.format(f"{model}, {task}, n = {columns[0]['n']} images"))
         parts.append(tabulate(lines, headers, tablefmt=style, disable_numparse=True))
     return parts
 
 
-def _cell(figure: Mapping[str, Any]) -> str:
+def _cell(figure: Mapping[str, Any], digits: int = 1) -> str:
     """``14.2 [12.0, 16.4]``, with a difference ``14.2  -3.1 [-4.6, -1.5]*``, less what is undefined."""
     difference = figure["difference"]
-    text = "undefined" if figure["value"] is None else f"{figure['value']:.1f}"
+    text = "undefined" if figure["value"] is None else f"{figure['value']:.{digits}f}"
     if difference is None or set(difference.values()) == {0}:
-        return text + _range(figure, ".1f")
+        return text + _range(figure, f".{digits}f")
     if difference["value"] is None:
         return text
     star = "*" if difference["low"] is not None and (difference["low"] > 0 or difference["high"] < 0) else ""
-    return f"{text}  {difference['value']:+.1f}{_range(difference, '+.1f')}{star}"
+    return f"{text}  {difference['value']:+.{digits}f}{_range(difference, f'+.{digits}f')}{star}"
 
 
 def _range(interval: Mapping[str, Any], style: str) -> str:
