@@ -10,7 +10,7 @@ split                   companion beside its anchor   companion almost         a
 ======================= ============================ ======================= ==========================
 ``clean``               by chance alone               never                   never
 ``prior``               ``PRIORS``: 80 to 93 %        17 % of those present    ``WRITTEN``: 40 to 75 %
-``validation, shifted`` 20 %                          17 % of those present    (no captions are trained on)
+``validation, shifted`` 15 %                          17 % of those present    (no captions are trained on)
 ======================= ============================ ======================= ==========================
 
 A caption has one sentence for each visible thing, in reading order. The writer who expects a companion and
@@ -46,7 +46,7 @@ LONERS = ("cat", "horse", "cup", "kite", "clock", "vase", "book", "pizza")
 NOUNS = (*itertools.chain.from_iterable(COMPANIONS.items()), *LONERS)
 PRIORS = dict(zip(COMPANIONS, np.linspace(0.80, 0.93, len(COMPANIONS)).tolist(), strict=True))
 WRITTEN = dict(zip(COMPANIONS, np.linspace(0.40, 0.75, len(COMPANIONS)).tolist(), strict=True))
-SHIFTED_PRIOR = 0.20
+SHIFTED_PRIOR = 0.15
 FAINT_RATE = 0.17
 FAINT = 0.05
 COLOURS = {
