@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Family, ours_on
+from families import Family, ours_on
 from torch import Tensor
 from transformers import LogitsProcessor, StoppingCriteria
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import Family
+from families import Family
 from torch import Tensor
 from transformers import StoppingCriteria
 

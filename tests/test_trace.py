@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Family
+from families import Family
 from torch import Tensor
 
 from mutation_decode import Contrast, LogitLens, MutationLogitsProcessor, Trace
