@@ -76,12 +76,12 @@ class Checkpoint:
         return Loaded(name, model.to(resolve_device(self.device, name)).eval(), self.processor(name))
 
     def checksum(self) -> str:
-        """What identifies the weights: the hash of a folder's files, or the commit of a hub checkpoint."""
+        """What identifies the weights: the hash of a folder's files (its card aside), or the commit of a hub checkpoint."""
         folder = Path(self.path)
         if not folder.is_dir():
             return f"commit:{AutoConfig.from_pretrained(self.path, revision=self.revision)._commit_hash}"
         total = hashlib.sha256()
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
             with path.open("rb") as file:
                 total.update(f"{path.relative_to(folder)} ".encode())
                 total.update(hashlib.file_digest(file, "sha256").digest())

@@ -126,7 +126,9 @@ def test_changed_weights_are_refused(harness, small, tmp_path, capsys, checkpoin
     subprocess.run(["cp", "-r", os.fspath(checkpoint), os.fspath(copy)], check=True)
     arguments = [*small, "method=[greedy]", f"model.miniature-late-prior.path={copy}"]
     assert harness(*arguments) == 0
-    (copy / "notes.txt").write_text("retrained")
+    (copy / "README.md").write_text("a card is no weight")
+    assert harness(*arguments) == 0
+    (copy / "generation_config.json").write_text("{}")
     assert harness(*arguments) == 2
     assert "files of model miniature-late-prior" in capsys.readouterr().err
 
