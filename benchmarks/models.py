@@ -76,7 +76,7 @@ class Checkpoint:
         return Loaded(name, model.to(resolve_device(self.device, name)).eval(), self.processor(name))
 
     def checksum(self) -> str:
-        """What identifies the weights: the hash of a folder's files (its card aside), or the commit of a hub checkpoint."""
+        """What identifies the weights: a hash of a folder's files (its card aside), or the hub's commit."""
         folder = Path(self.path)
         if not folder.is_dir():
             return f"commit:{AutoConfig.from_pretrained(self.path, revision=self.revision)._commit_hash}"
