@@ -17,7 +17,7 @@ from .detection import DEFAULT_DETECTOR, Detector, Mutations
 from .intercept import GenerateCall
 from .lens import LogitLens
 from .readout import Readout
-from .refusals import end_tokens, refuse_if_impossible
+from .refusals import end_tokens, filler_tokens, refuse_if_impossible
 from .strategy import DEFAULT_STRATEGY, Strategy
 from .trace import Recorder, Step, Trace
 
@@ -119,7 +119,7 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into "
                 f"{tuple(moved.shape)}; a strategy returns one score per row and token."
             )
-        call.note(mutations, acts, self._watched, input_ids.shape[1])
+        call.note(mutations, acts, self._watched, input_ids)
         return cast(FloatTensor, torch.where(acts[:, None], moved, scores))
 
     def close(self) -> None:
@@ -157,7 +157,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         try:
             refuse_if_impossible(call)
             with self._lens as lens:
-                self._call = _Call(lens, Recorder() if self._tracing else None)
+                self._call = _Call(lens, Recorder() if self._tracing else None, filler_tokens(call))
                 if self._tracing and (call.setting("num_beams") or 1) > 1:
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
@@ -209,13 +209,14 @@ class MutationLogitsProcessor(LogitsProcessor):
 class _Call:
     """One generate call: the readout of the step at hand, and what is known of the steps before."""
 
-    def __init__(self, lens: LogitLens, recorder: Recorder | None) -> None:
+    def __init__(self, lens: LogitLens, recorder: Recorder | None, fillers: Tensor) -> None:
         self.recorder = recorder
         self.unwrap = False
         self.steps = 0
         self.fired: Tensor | None = None
         self.largest: Tensor | None = None
         self._lens = lens
+        self._fillers = fillers  # a row that ends in one of these is finished: nobody reads what it says
         self._readout: Readout | None = None
 
     def freeze(self) -> None:
@@ -233,17 +234,22 @@ class _Call:
         self._readout = None
         self._lens.paused = False
 
-    def note(self, mutations: Mutations, acts: Tensor, watched: range, prompt: int) -> None:
+    def note(self, mutations: Mutations, acts: Tensor, watched: range, input_ids: Tensor) -> None:
         """Keeps what the trace and the final warning need, on the device."""
+        self._fillers = self._fillers.to(input_ids.device)
+        ended = torch.isin(input_ids[:, -1:], self._fillers) & (self.steps > 0)
         self.steps += 1
-        fired = mutations.fired.any()
+        fired = (mutations.fired & ~ended[:, 0]).any()
         self.fired = fired if self.fired is None else self.fired | fired
         if len(watched) > 0:
-            largest = mutations.js[:, watched.start : watched.stop].amax()
+            js = mutations.js[:, watched.start : watched.stop]
+            largest = torch.where(ended, 0.0, js).amax()
             self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
         if self.recorder is not None:
             m = mutations
-            self.recorder.add(Step(m.js, m.critical, m.pre_mutation, m.mutated, m.fired, acts), prompt)
+            self.recorder.add(
+                Step(m.js, m.critical, m.pre_mutation, m.mutated, m.fired, acts), input_ids.shape[1]
+            )
 
 
 class _Mark(LogitsProcessor):

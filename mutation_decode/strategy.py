@@ -64,9 +64,8 @@ class Contrast:
     """Contrast between the distribution before the mutation and the final one, on the plausible tokens.
 
     The scores s become s + alpha (log p_before - log p_final), shifted so that the logsumexp of the row stays
-    what it
-    was: constants pass through, and beams get log-probabilities. Tokens that are plausible neither before nor
-    at the end get -inf.
+    what it was: constants pass through, and beams get log-probabilities. Tokens that are plausible neither
+    before nor at the end get -inf.
 
     Attributes:
         alpha: 0 leaves the scores untouched, 1 falls back to the distribution before the mutation, more

@@ -1,7 +1,7 @@
 """What happened at every token of a generate call."""
 
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,11 +95,6 @@ class Recorder:
             for name in Step.__slots__
         }
         return Trace(tokens=tokens.cpu(), generated=generated.cpu(), **columns)
-
-    @classmethod
-    def begin(cls) -> Self:
-        """An empty recorder, for one generate call."""
-        return cls()
 
 
 def _until_end(tokens: Tensor, end_tokens: Tensor, pad_token: int | None) -> Tensor:

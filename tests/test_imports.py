@@ -63,7 +63,20 @@ def test_every_module_has_its_place() -> None:
 
 def test_the_lower_line_knows_nothing_of_mutations() -> None:
     for module in ("anatomy", "lens", "readout", "trace", "intercept"):
-        assert not MAY_IMPORT[module] & MUTATIONS
+        assert not imported(module) & MUTATIONS
+
+
+def test_the_harness_uses_public_names_only() -> None:
+    names: set[str] = set()
+    for path in (PACKAGE.parent / "benchmarks").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mutation_decode"):
+                assert node.module == "mutation_decode", f"{path} imports from {node.module}"
+                names.update(alias.name for alias in node.names)
+            if isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("mutation_decode") for alias in node.names), path
+    assert "MutationLogitsProcessor" in names
+    assert names <= {*mutation_decode.__all__, "plot"}
 
 
 def test_public_names() -> None:
