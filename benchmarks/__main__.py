@@ -22,6 +22,7 @@ CONF = Path(__file__).parents[1] / "conf"
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
 def job(config: DictConfig) -> None:
     """One run, or one run of a sweep; a mistake ends it here, before Hydra adds words of its own."""
+    from benchmarks.methods import without_given
     from benchmarks.run import run  # torch and transformers: not for --help, nor for a mistyped key
 
     folder = Path(HydraConfig.get().runtime.output_dir)
@@ -31,7 +32,8 @@ def job(config: DictConfig) -> None:
             raise UsageError(f"{missing[0]} must be given: {missing[0]}=...")
         resolved = OmegaConf.to_container(config, resolve=True)
         assert isinstance(resolved, dict)
-        run({str(key): value for key, value in resolved.items()}, folder)
+        given = {word.lstrip("+~").split("=")[0] for word in HydraConfig.get().overrides.task}
+        run(without_given({str(key): value for key, value in resolved.items()}, given), folder)
     except (UsageError, OmegaConfBaseException) as error:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()  # Hydra made it before anything was checked
@@ -45,10 +47,17 @@ def main() -> None:
         job()
     except (HydraException, OmegaConfBaseException) as error:
         stop(explain(error))
-    except (PermissionError, FileExistsError, FileNotFoundError, NotADirectoryError) as error:
-        if not isinstance(error.filename, str):
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+        folder = next((word[7:] for word in reversed(sys.argv) if word.startswith("folder=")), "runs")
+        if not isinstance(error.filename, str) or not _along(Path(folder), Path(error.filename)):
             raise
         stop(f"{error.filename}: {error.strerror}; choose another folder=")
+
+
+def _along(folder: Path, path: Path) -> bool:
+    """Whether ``path`` is the folder, in it, or on the way to it."""
+    folder, path = folder.absolute(), path.absolute()
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
 def explain(error: Exception) -> str:

@@ -68,7 +68,9 @@ class DoLa:
         own = readout.logits_at(readout.depth)
         distance = torch.stack([js_divergence(readout.logits_at(name), own) for name in names])
         premature = readout.log_probs(torch.tensor(names, device=scores.device)[distance.argmax(dim=0)])
-        final = own.log_softmax(dim=-1)
+        final = scores.log_softmax(
+            dim=-1
+        )  # with what other processors did to it, such as a repetition penalty
         floor = math.log(self.plausibility) if self.plausibility > 0 else -math.inf
         keep = (final >= final.amax(dim=-1, keepdim=True) + floor) & (scores > -math.inf)
         # Probability 0 in both layers makes no difference; a bare subtraction would make it NaN.

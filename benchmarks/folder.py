@@ -1,5 +1,6 @@
 """The run folder: what was asked, with what it was answered, and whether a rerun may go on in it."""
 
+import hashlib
 import json
 import math
 import platform
@@ -7,7 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def open_folder(
             )
     path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
-    folder.write("versions.json", {"models": dict(checksums), **versions()})
+    folder.write("versions.json", {"models": dict(checksums), "code": code(), **versions()})
     folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     return folder
 
@@ -90,6 +91,17 @@ def _defined(node: Any) -> Any:
     if isinstance(node, list | tuple):
         return [_defined(value) for value in node]
     return None if isinstance(node, float) and math.isnan(node) else node
+
+
+def code() -> dict[str, str]:
+    """What answers depend on beside configuration and weights: our sources, torch, transformers."""
+    root, total = Path(__file__).parents[1], hashlib.sha256()
+    for path in sorted([*root.glob("mutation_decode/**/*.py"), *root.glob("benchmarks/**/*.py")]):
+        total.update(str(path.relative_to(root)).encode() + path.read_bytes())
+    return {
+        "the code": total.hexdigest(),
+        **{name: version(name) for name in ("torch", "transformers")},
+    }
 
 
 def versions() -> dict[str, Any]:
@@ -124,7 +136,11 @@ def _changes(path: Path, config: Mapping[str, Any], checksums: Mapping[str, str]
         before, after = (flat.get(key, "absent") for flat in (old, new))
         if before != after:
             yield f"{key}: {before} -> {after}"
-    known = json.loads((path / "versions.json").read_text())["models"]
+    made_with = json.loads((path / "versions.json").read_text())
+    for name, digest in code().items():
+        if made_with["code"].get(name) != digest:
+            yield f"{name}: {str(made_with['code'].get(name))[:12]} -> {digest[:12]}"
+    known = made_with["models"]
     for model, checksum in checksums.items():
         if model in known and known[model] != checksum:
             yield f"the files of model {model}: {known[model][:19]} -> {checksum[:19]}"

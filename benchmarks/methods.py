@@ -1,7 +1,7 @@
 """A decoding method as its YAML gives it: a strategy of the library, arguments of generate, or both."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,7 +59,10 @@ def build(name: str, config: Mapping[str, Any]) -> Method:
         raise UsageError(
             f"method {name} acts where its detector fires, and has none; give it one or always=true"
         )
-    return Method(name, strategy, detector, dict(config.get("generate") or {}))
+    generate = dict(config.get("generate") or {})
+    if generate.get("num_return_sequences", 1) != 1:
+        raise UsageError(f"method {name}: num_return_sequences must be 1; every item has one answer")
+    return Method(name, strategy, detector, generate)
 
 
 def create(what: str, config: Mapping[str, Any]) -> Any:
@@ -79,6 +82,20 @@ def candidates(config: Mapping[str, Any]) -> list[dict[str, Any]]:
         return []
     combined = itertools.product(*(values for _, values in axes))
     return [_nest({path: value for (path, _), value in zip(axes, c, strict=True)}) for c in combined]
+
+
+def without_given(config: dict[str, Any], given: Collection[str]) -> dict[str, Any]:
+    """The configuration, less what is to be tuned of the knobs that are ``given`` (``method.NAME.KNOB``)."""
+
+    def pruned(tune: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        kept = {key: value for key, value in tune.items() if f"{prefix}.{key}" not in given}
+        return {k: pruned(v, f"{prefix}.{k}") if isinstance(v, Mapping) else v for k, v in kept.items()}
+
+    methods = {
+        name: {**node, "tune": pruned(node["tune"], f"method.{name}")} if node.get("tune") else node
+        for name, node in (config.get("method") or {}).items()
+    }
+    return {**config, "method": methods}
 
 
 def with_knobs(config: Mapping[str, Any], knobs: Mapping[str, Any]) -> dict[str, Any]:

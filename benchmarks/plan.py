@@ -45,8 +45,13 @@ def plan(config: Mapping[str, Any]) -> Plan:
     for group in ("model", "method", "task"):
         if not config.get(group):
             raise UsageError(f"{group}=[] leaves nothing to run; name at least one")
-    if config["generation"]["batch_size"] < 1:
-        raise UsageError(f"generation.batch_size={config['generation']['batch_size']}; expected at least 1")
+    for group, key in (("generation", "batch_size"), ("bootstrap", "resamples")):
+        value = config[group][key]
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{group}.{key}={value}; expected a whole number, at least 1")
+    level = config["bootstrap"]["level"]
+    if not isinstance(level, float) or not 0 < level < 1:
+        raise UsageError(f"bootstrap.level={level}; expected a share between 0 and 1, such as 0.95")
     methods = {name: build(name, node) for name, node in config["method"].items()}
     tried = {
         name: [Candidate(knobs, build(name, with_knobs(node, knobs))) for knobs in candidates(node)]
@@ -62,6 +67,14 @@ def plan(config: Mapping[str, Any]) -> Plan:
             )
     jobs = [_job(name, node) for name, node in config["task"].items()]
     validation = _job("validation", config["tuning"]["task"]) if tried else None
+    tuned_on = {item.image_id for item in validation.items} if validation else set()
+    for job in jobs:
+        shared = {item.image_id for item in job.items} & tuned_on
+        if shared:
+            raise UsageError(
+                f"task {job.name} asks about {len(shared)} of the images that knobs are tuned on; "
+                f"choose another tuning.task.split, or tune=false"
+            )
     models = {name: create(f"model {name}", node) for name, node in config["model"].items()}
     for name, checkpoint in models.items():
         depth = checkpoint.check(name)

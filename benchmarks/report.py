@@ -9,9 +9,9 @@ from tabulate import tabulate
 from benchmarks.tuning import Tuned
 
 LEGEND = (
-    "Figures in percent; length in words, objects in mentions a caption. Brackets: 95 % bootstrap interval "
-    "over images. A method's value is followed by its difference to greedy on the same images; * marks an "
-    "interval of the difference that excludes 0."
+    "Figures in percent; length in words, objects in mentions a caption. Brackets: bootstrap interval over "
+    "images (95 % unless bootstrap.level says otherwise). A method's value is followed by its difference to "
+    "greedy on the same images; * marks an interval of the difference that excludes 0."
 )
 
 DIGITS = {"length": 2, "objects": 2}

@@ -27,8 +27,7 @@ def compare(
 ) -> list[dict[str, Any]]:
     """One row of scores.json a method; differences only where greedy was run too.
 
-    An image that one method could not read is left out of every method's figures, so that all stand for the
-    same.
+    An image that one method could not read is left out of the figures of all, which so stand for the same.
 
     Args:
         answers: method -> its lines.

@@ -6,7 +6,7 @@ comes from drawing images, never mentions or questions: those of one image are n
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,7 +53,7 @@ def intervals(
     All columns must stand for the same images in the same order. One draw of images serves every column, of
     the reference too, so that differences are paired by image.
 
-    The ends of an interval are NaN where the figure is undefined in some resample.
+    The ends of an interval are NaN where the figure is undefined in some resample, and over one image.
 
     Returns: (figure -> interval, figure -> interval of its difference); the latter empty without a reference.
 
@@ -82,6 +82,10 @@ def intervals(
         rows = np.stack([*values[: len(figures)], *differences])
         return rows.reshape(len(rows), *drawn.shape[:-1])
 
+    whole = statistic(np.arange(n))
+    if n == 1:
+        undefined = np.full(len(whole), np.nan)
+        return _named(figures, shared, whole, undefined, undefined)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # the NaN of an undefined figure says it
         result = bootstrap(
@@ -92,10 +96,15 @@ def intervals(
             method="percentile",
             rng=np.random.default_rng(seed),
         )
-    whole = statistic(np.arange(n))
     low, high = (np.atleast_1d(end) for end in result.confidence_interval)
-    found = [Interval(*map(float, triple)) for triple in zip(whole, low, high, strict=True)]
-    return dict(zip(figures, found, strict=False)), dict(zip(shared, found[len(figures) :], strict=True))
+    return _named(figures, shared, whole, low, high)
+
+
+def _named(
+    figures: Iterable[str], shared: Iterable[str], whole: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    found = iter([Interval(*map(float, triple)) for triple in zip(whole, low, high, strict=True)])
+    return {name: next(found) for name in figures}, {name: next(found) for name in shared}
 
 
 def _multiplicities(drawn: np.ndarray, n: int) -> np.ndarray:

@@ -28,10 +28,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """``pixels [n, 3, 48, 48]``; ``ids``, ``positions``, ``targets``, ``weights [n, T]``; additive
+    """Tensors of one step; targets are of the next token.
 
+    ``pixels [n, 3, 48, 48]``; ``ids``, ``positions``, ``targets``, ``weights`` ``[n, T]``; additive
     ``mask [n, 1, T, T]``. ``cells [n, T]``: for noun tokens of the turns the cell of that thing (0..8), 9 for
-    "not there", else -100; ``colours [n, T]``: its colour where it is there. Targets are of the next token.
+    "not there", else -100; ``colours [n, T]``: its colour where it is there.
     """
 
     pixels: torch.Tensor

@@ -8,6 +8,8 @@ prior-laden world. Both have a grounding head on readout 3 in training, annealed
 """
 
 import argparse
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -104,7 +106,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the steps, for a trial")
     options = parser.parse_args()
-    options.work.mkdir(parents=True, exist_ok=True)
+    claim(options.work, options.scale)
     training = Training(build_processor(), options.work, torch.device(options.device), options.scale)
     training.begin(TRUNK_BLOCKS, TRUNK.seed)
     if options.only is None and training.device.type == "cpu":
@@ -128,6 +130,19 @@ def ship(
         part.rmdir()
     else:
         part.rename(folder)
+
+
+def claim(work: Path, scale: float) -> None:
+    """Makes the work folder, or ends where it holds the stages of another recipe: those must not be mixed."""
+    sources = sorted(file for kind in ("*.py", "*.txt") for file in Path(__file__).parent.glob(kind))
+    digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
+    recipe, path = json.dumps({"scale": scale, "sources": digest}), work / "recipe.json"
+    if path.exists() and path.read_text() != recipe:
+        sys.exit(
+            f"{work} holds stages of another scale or other sources; remove it, or choose another --work"
+        )
+    work.mkdir(parents=True, exist_ok=True)
+    path.write_text(recipe)
 
 
 def side_by_side(arguments: list[str]) -> None:

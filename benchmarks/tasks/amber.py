@@ -149,8 +149,7 @@ def _first(slots: Sequence[tuple[str, int]], noun: str, same: Callable[[str, str
 
 
 def extract(text: str) -> list[str]:
-    """Nouns of a response as the official script finds them: nltk's tagger, then WordNet lemmas.
-    Case-sensitive.
+    """Nouns of a response as the official script finds them: nltk's tagger, then WordNet; case counts.
 
     Raises: LookupError (by nltk, with the download command) without punkt_tab,
         averaged_perceptron_tagger_eng and wordnet.

@@ -30,8 +30,7 @@ class Answer:
 
 
 def official(text: str) -> str:
-    """The official evaluator's reading: "no" if No, no or not is a word before the first full stop, else
-    "yes".
+    """The official reading: "no" if No, no or not is a word before the first full stop, else "yes".
 
     So ``NO``, ``Nope``, ``No!`` and the empty answer count as yes.
     """

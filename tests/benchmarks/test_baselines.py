@@ -65,3 +65,12 @@ def test_knobs_out_of_range_are_refused(knobs, message):
 def test_layers_that_a_model_does_not_have_are_refused(layers):
     with pytest.raises(ValueError, match=r"no candidates in 0\.\.3 of a model of 4 blocks"):
         DoLa(layers=layers).readouts(4)
+
+
+def test_what_other_processors_did_to_the_scores_counts():
+    layers = readout([[0.1, 0.1, 0.1, 0.7]], [[0.6, 0.3, 0.08, 0.02]])
+    scores = layers.logits[:, 1].clone()
+    penalised = scores - torch.tensor([[2.0, 0.0, 0.0, 0.0]])
+    method = DoLa(layers=[0], plausibility=0.0)
+    plain, moved = (method(layers, NONE, s).log_softmax(-1) for s in (scores, penalised))
+    torch.testing.assert_close(moved[0, 0] - moved[0, 1], plain[0, 0] - plain[0, 1] - 2.0)

@@ -180,3 +180,10 @@ def test_training_is_repeatable_goes_on_from_finished_stages_and_leaves_loadable
         trained(tmp_path / "fresh")
     training = train.Training(build_processor(), tmp_path / "first", torch.device("cpu"), scale=1e-9)
     assert train.late_prior(training, 0) is not None
+
+
+def test_stages_of_one_recipe_are_not_mixed_with_those_of_another(tmp_path):
+    train.claim(tmp_path / "work", 1.0)
+    train.claim(tmp_path / "work", 1.0)
+    with pytest.raises(SystemExit, match="another scale"):
+        train.claim(tmp_path / "work", 0.01)

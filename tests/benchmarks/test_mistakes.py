@@ -37,7 +37,12 @@ CASES = [
     (["model.miniature-late-prior.dtype=float31"], "dtype 'float31' is none"),
     (["model.miniature-late-prior.path=./nowhere"], "no folder ./nowhere"),
     (["model.miniature-late-prior.path=conf"], "no configuration at conf"),
-    (["generation.batch_size=0"], "expected at least 1"),
+    (["generation.batch_size=0"], "generation.batch_size=0; expected a whole number, at least 1"),
+    (["generation.batch_size=many"], "generation.batch_size=many; expected a whole number"),
+    (["bootstrap.resamples=0"], "bootstrap.resamples=0; expected"),
+    (["bootstrap.level=95"], "bootstrap.level=95; expected a share between 0 and 1"),
+    (["+method.greedy.generate.num_return_sequences=2"], "num_return_sequences must be 1"),
+    (["tune=true", "tuning.task.split=shifted", "tuning.task.seed=10"], "images that knobs are tuned on"),
 ]  # fmt: skip
 
 

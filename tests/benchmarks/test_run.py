@@ -113,7 +113,7 @@ def test_a_changed_run_is_refused_until_told_to_overwrite(harness, small, tmp_pa
     before = sorted((p, p.read_bytes()) for p in (tmp_path / "run").rglob("*") if p.is_file())
     assert harness(*small, "method=[greedy]", "task.miniature-chair.seed=3") == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "task.miniature-chair.seed: 0 -> 3" in error
+    assert "task.miniature-chair.seed: 10 -> 3" in error
     assert "overwrite=true" in error
     assert sorted((p, p.read_bytes()) for p in (tmp_path / "run").rglob("*") if p.is_file()) == before
     batches.clear()

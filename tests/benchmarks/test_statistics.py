@@ -65,3 +65,11 @@ def test_an_undefined_figure_is_nan_without_a_warning():
     assert math.isnan(found["precision"].value)
     assert math.isnan(found["precision"].low)
     assert found["x"].low <= 150 <= found["x"].high
+
+
+def test_one_image_has_figures_and_no_intervals():
+    values, differences = intervals({"a": ratio([1], [4])}, {"a": ratio([2], [4])})
+    assert values["a"].value == 25
+    assert differences["a"].value == -25
+    assert math.isnan(values["a"].low)
+    assert math.isnan(differences["a"].high)

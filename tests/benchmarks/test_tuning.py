@@ -1,6 +1,6 @@
 import pytest
 
-from benchmarks.methods import candidates, with_knobs
+from benchmarks.methods import candidates, with_knobs, without_given
 from benchmarks.statistics import Interval
 from benchmarks.tuning import choose, judge
 
@@ -61,3 +61,12 @@ def test_candidates_are_every_combination_and_nested_knobs_are_merged():
     merged = with_knobs(method, found[3])
     assert (merged["alpha"], merged["detector"]) == (2, {"threshold": 0.2, "settle": 0.02})
     assert method["detector"] == {"threshold": 0.1, "settle": 0.02}
+
+
+def test_a_knob_that_is_given_is_not_tuned():
+    tune = {"alpha": [1, 2], "detector": {"threshold": [0.1, 0.2], "critical": [1]}}
+    config = {"method": {"contrast": {"alpha": 3, "tune": tune}, "greedy": {"generate": {}}}}
+    given = {"method.contrast.alpha", "method.contrast.detector.threshold", "task"}
+    kept = without_given(config, given)["method"]["contrast"]["tune"]
+    assert kept == {"detector": {"critical": [1]}}
+    assert without_given(config, set()) == config
