@@ -11,7 +11,7 @@ $(VENV)/installed: setup.cfg constraints.txt
 	touch $@
 
 bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
-	$(RUN) -m benchmarks experiment=main
+	$(RUN) -m benchmarks experiment=main $(ARGS)
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

@@ -1,7 +1,7 @@
 """The three tasks over the miniature's drawn world, whose truth is known exactly; no image is on disk.
 
-Example: a scene with a table, a cup and a dog, described by "there is a table . it is red . there is a chair":
-the chair is hallucinated, and it is what a table makes one expect.
+Example: a scene with a table, a cup and a dog, described by "there is a table . it is red . there is a
+chair": the chair is hallucinated, and it is what a table makes one expect.
 """
 
 from collections.abc import Mapping, Sequence

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import generation
+from benchmarks import folder, generation
 
 ROOT = Path(__file__).parents[2]
 FIGURES = {
@@ -200,3 +200,14 @@ def test_alpha_0_is_plain_generate(harness, small, tmp_path):
     greedy, contrast = (lines(folder / name / "miniature-chair.jsonl") for name in ("greedy", "contrast"))
     assert [line["caption"] for line in greedy] == [line["caption"] for line in contrast]
     assert len({line["caption"] for line in greedy}) > 1
+
+
+def test_answers_of_other_code_are_not_taken_for_today_s(harness, small, capsys, monkeypatch):
+    assert harness(*small, "method=[greedy]") == 0
+    monkeypatch.setattr(
+        folder, "code", lambda: {"the code": "edited since", "torch": "0", "transformers": "0"}
+    )
+    assert harness(*small, "method=[greedy]") == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "-> edited since" in error
+    assert "overwrite=true" in error
