@@ -236,14 +236,16 @@ class _Call:
 
     def note(self, mutations: Mutations, acts: Tensor, watched: range, input_ids: Tensor) -> None:
         """Keeps what the trace and the final warning need, on the device."""
-        self._fillers = self._fillers.to(input_ids.device)
-        ended = torch.isin(input_ids[:, -1:], self._fillers) & (self.steps > 0)
+        running = torch.ones_like(mutations.fired)
+        if self.steps > 0:  # at first input_ids is the prompt, or empty
+            self._fillers = self._fillers.to(input_ids.device)
+            running = ~torch.isin(input_ids[:, -1], self._fillers)
         self.steps += 1
-        fired = (mutations.fired & ~ended[:, 0]).any()
+        fired = (mutations.fired & running).any()
         self.fired = fired if self.fired is None else self.fired | fired
         if len(watched) > 0:
             js = mutations.js[:, watched.start : watched.stop]
-            largest = torch.where(ended, 0.0, js).amax()
+            largest = torch.where(running[:, None], js, 0.0).amax()
             self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
         if self.recorder is not None:
             m = mutations
