@@ -21,18 +21,20 @@ from .divergence import adjacent_js, js_divergence
 from .lens import LogitLens
 from .processor import MutationLogitsProcessor
 from .readout import Readout
-from .strategy import Contrast, Strategy
+from .strategy import Contrast, ForwardStrategy, Skip, Strategy
 from .trace import Trace
 
 __all__ = [
     "Anatomy",
     "Contrast",
     "Detector",
+    "ForwardStrategy",
     "LogitLens",
     "MutationDecoder",
     "MutationLogitsProcessor",
     "Mutations",
     "Readout",
+    "Skip",
     "Strategy",
     "Trace",
     "__version__",

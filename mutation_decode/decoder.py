@@ -8,7 +8,7 @@ from .anatomy import Anatomy
 from .detection import DEFAULT_DETECTOR, Detector
 from .intercept import GenerateCall
 from .processor import MutationLogitsProcessor
-from .strategy import DEFAULT_STRATEGY, Strategy
+from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Strategy
 from .trace import Trace
 
 
@@ -29,7 +29,7 @@ class MutationDecoder:
     def __init__(
         self,
         model: nn.Module,
-        strategy: Strategy = DEFAULT_STRATEGY,
+        strategy: Strategy | ForwardStrategy = DEFAULT_STRATEGY,
         *,
         detector: Detector | None = DEFAULT_DETECTOR,
         trace: bool = False,

@@ -111,6 +111,28 @@ class Detector:
         first = torch.where(mutated, block, depth).amin(dim=-1)
         return Mutations(js=js, critical=critical, mutated=mutated, fired=fired, pre_mutation=first)
 
+    def stable(self, js: Tensor, *, share: float = 0.95) -> tuple[int, ...]:
+        """The blocks in the stable phase of most tokens: from the critical readout to the first mutation.
+
+        These change little, so they are the ones to try to do without: `Skip(layers=..., prompt=True)`.
+
+        Args:
+            js: `[tokens, L]` nats, such as `trace.js[trace.generated]`.
+            share: in (0, 1]; a block counts if it lies in the stable phase of at least this share of tokens.
+
+        Raises:
+            ValueError: if `share` is out of range, or there are no tokens.
+        """
+        if not 0 < share <= 1 or js.dim() != 2 or len(js) == 0:
+            raise ValueError(
+                f"expected js of some tokens, [tokens, L], and a share in (0, 1], got js "
+                f"{tuple(js.shape)} and share={share!r}."
+            )
+        found, block = self(js), torch.arange(js.shape[1], device=js.device)
+        last = found.pre_mutation[:, None].clamp_max(self.blocks(js.shape[1]).stop)
+        calm = (block >= found.critical[:, None]) & (block < last)
+        return tuple((calm.float().mean(dim=0) >= share).nonzero().flatten().tolist())
+
     def _fixed_critical(self, depth: int) -> int:
         assert self.critical is not None
         return round(self.critical * depth) if isinstance(self.critical, float) else self.critical

@@ -154,58 +154,60 @@ class LogitLens:
         self._lens_logits: Tensor | None = None
         self._readout = None
 
-    def _listening(self) -> bool:
-        return not self.paused and threading.get_ident() == self._thread
+    @property
+    def listening(self) -> bool:
+        """Whether a forward made now, by this thread, is read."""
+        return bool(self._handles) and not self.paused and threading.get_ident() == self._thread
 
     # The hooks, in the order in which a forward meets them.
 
     def _begin(self, _module: nn.Module, _args: Any) -> None:
-        if self._listening():
+        if self.listening:
             self._clear()
             self._running = True
 
     def _keep_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._running and self._listening():
+        if self._running and self.listening:
             self._states[0] = first_tensor(args or tuple(kwargs.values()))[:, -1].clone()
 
     def _keep_output(self, number: int) -> Any:
         def keep(_module: nn.Module, _args: Any, output: Any) -> None:
             # The last block's output is readout L, which the model makes itself; it is kept only to compare.
-            if self._running and self._listening() and (number < self.anatomy.depth or self._verify):
+            if self._running and self.listening and (number < self.anatomy.depth or self._verify):
                 self._states[number] = first_tensor(output)[:, -1].clone()
 
         return keep
 
     def _stack(self, _head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not (self._running and self._listening()):
+        if not (self._running and self.listening):
             return None
         rows = self._finished_states(args[0])
         return (torch.cat([rows, args[0]], dim=1), *args[1:])
 
     def _append_product(self, head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not (self._running and self._listening()):
+        if not (self._running and self.listening):
             return None
         # forward, not call: no lens may stack its rows into this product.
         return torch.cat([output, head.forward(self._finished_states(args[0]))], dim=1)
 
     def _strip(self, _owner: nn.Module, _args: Any, output: Any) -> Any:
-        if not (self._running and self._listening()):
+        if not (self._running and self.listening):
             return None
         if self._rows == 0:
             return None
-        logits = _logits_of(output)
+        logits = logits_of(output)
         cut, own = (
             (slice(-self._rows, None), slice(None, -self._rows))
             if self.exact
             else (slice(None, self._rows), slice(self._rows, None))
         )
         self._lens_logits = logits[:, cut]
-        return _with_logits(output, logits, logits[:, own])
+        return with_logits(output, logits, logits[:, own])
 
     def _finish(self, owner: nn.Module, _args: Any, output: Any) -> None:
-        if not (self._running and self._listening()):
+        if not (self._running and self.listening):
             return
-        own = _logits_of(output)[:, -1:]
+        own = logits_of(output)[:, -1:]
         lens = own[:, :0] if self._lens_logits is None else self._lens_logits
         if self._verify and self.anatomy.depth in self._states:
             self._compare(type(owner).__name__, lens[:, -1], own[:, -1])
@@ -255,12 +257,14 @@ def _runs(owner: nn.Module, inputs: Mapping[str, Any]) -> bool:
     return True
 
 
-def _logits_of(output: Any) -> Tensor:
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a model returned, `[rows, positions, vocab]`."""
     logits: Tensor = output.logits if hasattr(output, "logits") else output[0]
     return logits
 
 
-def _with_logits(output: Any, old: Tensor, new: Tensor) -> Any:
+def with_logits(output: Any, old: Tensor, new: Tensor) -> Any:
+    """What a model returned, with other logits in place of `old`."""
     if isinstance(output, tuple):
         return tuple(new if item is old else item for item in output)
     output.logits = new

@@ -3,8 +3,8 @@
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self, cast
 
 import torch
@@ -13,13 +13,16 @@ from transformers import LogitsProcessor
 
 from . import intercept
 from .anatomy import Anatomy
+from .call import Call, Decision, Mark
 from .detection import DEFAULT_DETECTOR, Detector, Mutations
 from .intercept import GenerateCall
 from .lens import LogitLens
 from .readout import Readout
 from .refusals import end_tokens, filler_tokens, refuse_if_impossible
-from .strategy import DEFAULT_STRATEGY, Strategy
-from .trace import Recorder, Step, Trace
+from .removal import Removal
+from .rerun import Rerun
+from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Skip, Strategy
+from .trace import Recorder, Trace
 
 
 class MutationLogitsProcessor(LogitsProcessor):
@@ -52,7 +55,7 @@ class MutationLogitsProcessor(LogitsProcessor):
     def __init__(
         self,
         model: nn.Module,
-        strategy: Strategy = DEFAULT_STRATEGY,
+        strategy: Strategy | ForwardStrategy = DEFAULT_STRATEGY,
         *,
         detector: Detector | None = DEFAULT_DETECTOR,
         trace: bool = False,
@@ -78,12 +81,17 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._blocks = range(depth) if trace else watched
         readouts = {*strategy.readouts(depth), *(r for block in self._blocks for r in (block, block + 1))}
         self._lens = LogitLens(model, readouts=readouts, exact=exact, anatomy=anatomy)
+        self._change: Rerun | Removal | None = None  # what a forward-level strategy does to the forward
+        if isinstance(strategy, Skip) and strategy.layers is not None and strategy.prompt:
+            self._change = Removal(self._lens, strategy.layers)
+        elif isinstance(strategy, ForwardStrategy):
+            self._change = Rerun(self._lens, first=_lowest(strategy, watched))
         self._watched = watched
         self._tracing = trace
         self._warned = False
         self._closed = False
         self._busy = threading.Lock()
-        self._call: _Call | None = None
+        self._call: Call | None = None
         intercept.attach(model, self)
         self._restore = weakref.finalize(self, _detach_gone, weakref.ref(model))
 
@@ -111,7 +119,11 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"the forward gave logits {tuple(readout.logits.shape)} [rows, readouts, vocab], but "
                 f"generate asks about scores {tuple(scores.shape)}; the strategy cannot be applied."
             )
-        mutations = self._detect(readout)
+        decision = call.decided or self._decision(readout)
+        if isinstance(self.strategy, ForwardStrategy):
+            call.note(decision, decision.skipped.any(dim=-1), self._watched, input_ids)
+            return scores  # the forward has done it
+        mutations = decision.mutations
         acts = torch.ones_like(mutations.fired) if self.strategy.always else mutations.fired
         moved = self.strategy(readout, mutations, scores)
         if moved.shape != scores.shape:
@@ -119,7 +131,7 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into "
                 f"{tuple(moved.shape)}; a strategy returns one score per row and token."
             )
-        call.note(mutations, acts, self._watched, input_ids)
+        call.note(decision, acts, self._watched, input_ids)
         return cast(FloatTensor, torch.where(acts[:, None], moved, scores))
 
     def close(self) -> None:
@@ -144,6 +156,43 @@ class MutationLogitsProcessor(LogitsProcessor):
         none = torch.zeros(rows, depth, dtype=torch.bool, device=js.device)
         return Mutations(js=js, critical=nowhere, mutated=none, fired=none.any(dim=-1), pre_mutation=nowhere)
 
+    def _decision(self, readout: Readout) -> Decision:
+        """What the detector finds, and what the strategy leaves out for it."""
+        mutations = self._detect(readout)
+        if not isinstance(self.strategy, ForwardStrategy):
+            return Decision(mutations, torch.zeros_like(mutations.mutated))
+        skipped = self.strategy.skips(readout, mutations)
+        if skipped.shape != mutations.mutated.shape or skipped.dtype != torch.bool:
+            raise RuntimeError(
+                f"{type(self.strategy).__name__}.skips gave {tuple(skipped.shape)} of {skipped.dtype}; "
+                f"expected a bool for each row and block, {tuple(mutations.mutated.shape)}."
+            )
+        return Decision(mutations, skipped)
+
+    def _decide(self, ids: Tensor | None, lowest: int) -> Tensor:
+        """Inside a forward: the blocks to leave out of it, in rows that go on."""
+        call, readout = self._call, self._lens.take()
+        assert call is not None
+        found = self._decision(readout)
+        goes_on = call.running(ids, found.mutations.fired) & ~found.skipped[:, :lowest].any(dim=-1)
+        decision = Decision(found.mutations, found.skipped & goes_on[:, None])
+        call.decide(readout, decision)
+        return decision.skipped
+
+    def _refuse_beside_others(self, call: GenerateCall) -> None:
+        ours = [p for p in call.processors if isinstance(p, MutationLogitsProcessor)]
+        skipping = [p for p in ours if isinstance(p.strategy, ForwardStrategy)]
+        if skipping and len(ours) > 1:
+            raise ValueError(
+                f"{type(skipping[0].strategy).__name__} changes the forward that the other "
+                f"{type(self).__name__}s of this call would read; use one of them at a time."
+            )
+
+    def _changed(self) -> AbstractContextManager[None]:
+        if isinstance(self._change, Rerun):
+            return self._change.deciding(self._decide)
+        return nullcontext() if self._change is None else self._change.on()
+
     # What the interceptor of generate calls.
 
     @contextmanager
@@ -155,17 +204,18 @@ class MutationLogitsProcessor(LogitsProcessor):
                 "call); build one processor for each."
             )
         try:
-            refuse_if_impossible(call)
-            with self._lens as lens:
-                self._call = _Call(lens, Recorder() if self._tracing else None, filler_tokens(call))
+            refuse_if_impossible(call, again=isinstance(self._change, Rerun))
+            self._refuse_beside_others(call)
+            with self._lens as lens, self._changed():
+                self._call = Call(lens, Recorder() if self._tracing else None, filler_tokens(call))
                 if self._tracing and (call.setting("num_beams") or 1) > 1:
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
                     call.arguments["return_dict_in_generate"] = True
                 call.arguments["logits_processor"] = [
-                    _Mark(self._call.freeze),
+                    Mark(self._call.freeze),
                     *call.processors,
-                    _Mark(self._call.resume),
+                    Mark(self._call.resume),
                 ]
                 # A compiled step would keep the hooks of the call that it was compiled in.
                 call.arguments["disable_compile"] = True
@@ -191,78 +241,30 @@ class MutationLogitsProcessor(LogitsProcessor):
             )
         if done.recorder is not None:
             self.trace = done.recorder.finish(output, end_tokens(call), call.setting("pad_token_id"))
-        if not (self.strategy.always or self._warned) and not bool(done.fired):
+        if not (self.strategy.always or self._warned) and not bool(done.acted):
             self._warned = True
             assert self.detector is not None
             assert done.largest is not None
+            why = (
+                "the detector fired, but found no blocks of the kind that the strategy leaves out"
+                if bool(done.fired)
+                else f"the largest js in blocks {self._watched.start}..{self._watched.stop - 1} was "
+                f"{float(done.largest):.3g} nats, the threshold is {self.detector.threshold:.3g}"
+            )
             warnings.warn(
-                f"{type(self.strategy).__name__} never acted in this generate: the largest js in blocks "
-                f"{self._watched.start}..{self._watched.stop - 1} was {float(done.largest):.3g} nats, the "
-                f"threshold is {self.detector.threshold:.3g}. Lower Detector(threshold=...) or look at other "
-                f"blocks with Detector(critical=...).",
+                f"{type(self.strategy).__name__} never acted in this generate: {why}. Lower "
+                f"Detector(threshold=...) or look at other blocks with Detector(critical=...).",
                 UserWarning,
                 stacklevel=3,
             )
         return output.sequences if done.unwrap else output
 
 
-class _Call:
-    """One generate call: the readout of the step at hand, and what is known of the steps before."""
-
-    def __init__(self, lens: LogitLens, recorder: Recorder | None, fillers: Tensor) -> None:
-        self.recorder = recorder
-        self.unwrap = False
-        self.steps = 0
-        self.fired: Tensor | None = None
-        self.largest: Tensor | None = None
-        self._lens = lens
-        self._fillers = fillers  # a row that ends in one of these is finished: nobody reads what it says
-        self._readout: Readout | None = None
-
-    def freeze(self) -> None:
-        """Before the processors: the forward is done, and forwards that a processor makes are not ours."""
-        self._readout = self._lens.take()
-        self._lens.paused = True
-
-    def current(self) -> Readout:
-        if self._readout is None:
-            raise RuntimeError("the processor was called twice for one token; pass it to generate only once.")
-        return self._readout
-
-    def resume(self) -> None:
-        """After the processors: the next forward is generate's again."""
-        self._readout = None
-        self._lens.paused = False
-
-    def note(self, mutations: Mutations, acts: Tensor, watched: range, input_ids: Tensor) -> None:
-        """Keeps what the trace and the final warning need, on the device."""
-        running = torch.ones_like(mutations.fired)
-        if self.steps > 0:  # at first input_ids is the prompt, or empty
-            self._fillers = self._fillers.to(input_ids.device)
-            running = ~torch.isin(input_ids[:, -1], self._fillers)
-        self.steps += 1
-        fired = (mutations.fired & running).any()
-        self.fired = fired if self.fired is None else self.fired | fired
-        if len(watched) > 0:
-            js = mutations.js[:, watched.start : watched.stop]
-            largest = torch.where(running[:, None], js, 0.0).amax()
-            self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
-        if self.recorder is not None:
-            m = mutations
-            self.recorder.add(
-                Step(m.js, m.critical, m.pre_mutation, m.mutated, m.fired, acts), input_ids.shape[1]
-            )
-
-
-class _Mark(LogitsProcessor):
-    """Stands first or last among the caller's processors and changes nothing."""
-
-    def __init__(self, reached: Callable[[], None]) -> None:
-        self._reached = reached
-
-    def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
-        self._reached()
-        return scores
+def _lowest(strategy: ForwardStrategy, watched: range) -> int:
+    """The lowest block that a strategy may leave out: of a strategy of the user's own, it may be any."""
+    if not isinstance(strategy, Skip):
+        return 0
+    return watched.start if strategy.layers is None else strategy.layers[0]
 
 
 def _detach_gone(model: "weakref.ref[nn.Module]") -> None:

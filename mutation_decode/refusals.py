@@ -9,13 +9,17 @@ from torch import Tensor
 from .intercept import GenerateCall
 
 
-def refuse_if_impossible(call: GenerateCall) -> None:
+def refuse_if_impossible(call: GenerateCall, *, again: bool) -> None:
     """Looks at the arguments of a generate call that uses a processor.
 
+    Args:
+        again: whether blocks are to run a second time for some tokens.
+
     Raises:
-        ValueError: if layers could not be read, or scores would not be asked for, in a call of this kind.
+        ValueError: if layers could not be read, scores would not be asked for, or blocks could not run again,
+            in a call of this kind.
     """
-    for reason, holds in REASONS.items():
+    for reason, holds in (REASONS | REASONS_AGAINST_SKIP if again else REASONS).items():
         if holds(call):
             raise ValueError(reason)
 
@@ -30,6 +34,23 @@ def _paged(call: GenerateCall) -> bool:
 
 def _guided(call: GenerateCall) -> bool:
     return call.setting("guidance_scale") not in (None, 1)
+
+
+def _without_cache(call: GenerateCall) -> bool:
+    return call.setting("use_cache") is False
+
+
+def _offloaded(call: GenerateCall) -> bool:
+    return str(call.setting("cache_implementation")).startswith("offloaded")
+
+
+def _compiled(call: GenerateCall) -> bool:
+    full = bool(getattr(call.setting("compile_config"), "fullgraph", False))
+    return full or any(
+        getattr(m, "_compiled_call_impl", None) is not None
+        or hasattr(m.forward, "_torchdynamo_orig_callable")
+        for m in call.model.modules()
+    )
 
 
 def _right_padded(call: GenerateCall) -> bool:
@@ -70,4 +91,15 @@ REASONS: dict[str, Callable[[GenerateCall], bool]] = {
     "asked, so the layers no longer explain the scores; leave guidance_scale out.": _guided,
     "a row of attention_mask ends in padding: the last position of that row predicts nothing. Pad on the "
     "left (tokenizer.padding_side = 'left').": _right_padded,
+}
+
+REASONS_AGAINST_SKIP: dict[str, Callable[[GenerateCall], bool]] = {
+    "without a KV cache (use_cache=False) every later forward would read the token anew, and not skip there; "
+    "leave use_cache out, or use Contrast.": _without_cache,
+    "an offloaded cache moves a block's keys away as soon as it has run, and Skip runs blocks a second time; "
+    "leave cache_implementation out, or use Contrast.": _offloaded,
+    "prompts in pieces (prefill_chunk_size) end in positions that predict nothing, and Skip would act "
+    "there; leave prefill_chunk_size out, or use Contrast.": _given("prefill_chunk_size"),
+    "the model is compiled: which blocks are left out depends on the data, which a compiled graph cannot "
+    "follow; pass the model from before torch.compile, no compile_config, or use Contrast.": _compiled,
 }

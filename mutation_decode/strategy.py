@@ -1,9 +1,9 @@
-"""What to do with a step once its mutations are known: the Strategy protocol, and Contrast."""
+"""What to do with a step once its mutations are known: the protocols, Contrast and Skip."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -56,6 +56,27 @@ class Strategy(Protocol):
         Returns:
             `[rows, vocab]`. -inf must stay -inf, and under beams rows must be log-probabilities.
         """
+        ...
+
+
+@runtime_checkable
+class ForwardStrategy(Protocol):
+    """Leaves blocks out of the forward itself, row by row, and hands on the scores that come of it.
+
+    The first two members are those of `Strategy`; `Skip` is one. See `Skip` for what leaving out means.
+    """
+
+    @property
+    def always(self) -> bool:
+        """Whether the strategy acts without the detector."""
+        ...
+
+    def readouts(self, depth: int) -> Iterable[int]:
+        """See `Strategy.readouts`."""
+        ...
+
+    def skips(self, readout: Readout, mutations: Mutations) -> Tensor:
+        """The blocks to leave out, `[rows, L]` bool; a row without one stays as the model had it."""
         ...
 
 
@@ -127,6 +148,114 @@ class Contrast:
     def _plausible(self, log_probs: Tensor) -> Tensor:
         floor = math.log(self.beta) if self.beta > 0 else -math.inf
         return log_probs >= log_probs.amax(dim=-1, keepdim=True) + floor
+
+
+Found = Literal["mutations", "stable", "to_last"]
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Leaves blocks out where the answer is made: for a row that fires, they are the identity at that token.
+
+    What enters a block goes on to the next one, and the blocks above run on it. A block that is left out
+    keeps its own cache entry, which its input alone decides; logits and cache are those of a model without
+    these blocks at these tokens. `Skip()` leaves out the mutation layers, the paper's skip.2.
+
+    The first token is made at the end of the prompt. Layers that keep one running state (linear attention,
+    Mamba) cannot go back into a prompt; where such a block lies above a chosen one, the first token stays as
+    the model had it, and `Trace.skipped` shows that.
+
+    Attributes:
+        which: the blocks to leave out, of those that the detector finds: ``mutations``; ``stable``, from the
+            critical readout to the first mutation; ``to_last``, from the critical readout on, `keep` kept.
+        layers: a set of blocks of your own (each 0..L-1) instead, for every token.
+        keep: how many blocks ``to_last`` keeps at the end; None for 5 of 32, and at least 1.
+        gated: leave `layers` out only where the detector fires.
+        prompt: leave `layers` out of the prompt too; they do not run at all, and cost nothing.
+
+    Raises:
+        ValueError: if a knob is out of its range, or of no use beside the others.
+
+    Source: section 4.2 of "Towards Understanding How Knowledge Evolves in Large Vision-Language Models".
+    """
+
+    which: Found = "mutations"
+    layers: Sequence[int] | None = None
+    keep: int | None = None
+    gated: bool = False
+    prompt: bool = False
+
+    def __post_init__(self) -> None:
+        if self.which not in get_args(Found):
+            raise ValueError(f"which is one of {', '.join(get_args(Found))}, got {self.which!r}.")
+        if self.keep is not None and (not isinstance(self.keep, int) or self.keep < 1):
+            raise ValueError(f"keep is a number of blocks, at least 1, or None, got {self.keep!r}.")
+        if self.keep is not None and self.which != "to_last":
+            raise ValueError("keep says what which='to_last' leaves at the end; leave it out.")
+        if self.layers is None and (self.gated or self.prompt):
+            raise ValueError(
+                "gated and prompt say when to leave out a set of your own: name it with layers=."
+            )
+        if self.gated and self.prompt:
+            raise ValueError("gated asks the detector at every token, and a prompt has none: choose one.")
+        if self.layers is not None:
+            layers = tuple(self.layers)
+            if not layers or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in layers):
+                raise ValueError(f"layers are blocks, whole numbers from 0 on, got {self.layers!r}.")
+            object.__setattr__(self, "layers", tuple(sorted(set(layers))))
+
+    @classmethod
+    def stable(cls) -> Self:
+        """The paper's skip.1: the blocks between the critical readout and the first mutation."""
+        return cls(which="stable")
+
+    @classmethod
+    def mutations(cls) -> Self:
+        """The paper's skip.2: the mutation layers."""
+        return cls(which="mutations")
+
+    @classmethod
+    def to_last(cls, keep: int | None = None) -> Self:
+        """The paper's skip.3: everything from the critical readout on but the last `keep` blocks."""
+        return cls(which="to_last", keep=keep)
+
+    @property
+    def always(self) -> bool:
+        """A set of your own needs no detector, unless it is gated."""
+        return self.layers is not None and not self.gated
+
+    def readouts(self, depth: int) -> tuple[int, ...]:
+        """None: the detector's are enough.
+
+        Raises:
+            ValueError: if `layers` or `keep` do not fit a model of `depth` blocks.
+        """
+        if self.layers is not None and self.layers[-1] >= depth:
+            raise ValueError(
+                f"layers={list(self.layers)}: a model of {depth} blocks has blocks 0..{depth - 1}."
+            )
+        if self.layers is not None and len(self.layers) == depth:
+            raise ValueError(
+                f"layers names all {depth} blocks, which leaves nothing that answers; keep some."
+            )
+        if self.which == "to_last" and self._kept(depth) >= depth:
+            raise ValueError(f"keep={self.keep} keeps all blocks of a model of {depth}; keep fewer.")
+        return ()
+
+    def skips(self, readout: Readout, mutations: Mutations) -> Tensor:
+        """See `ForwardStrategy`."""
+        depth, rows = mutations.mutated.shape[1], mutations.fired
+        block = torch.arange(depth, device=rows.device)
+        if self.layers is not None:
+            chosen = torch.isin(block, torch.tensor(self.layers, device=rows.device))
+            return chosen & (rows | self.always)[:, None]
+        if self.which == "mutations":
+            return mutations.mutated
+        end = mutations.pre_mutation[:, None] if self.which == "stable" else depth - self._kept(depth)
+        return (block >= mutations.critical[:, None]) & (block < end) & rows[:, None]
+
+    def _kept(self, depth: int) -> int:
+        return max(1, round(5 * depth / 32)) if self.keep is None else self.keep
 
 
 DEFAULT_STRATEGY = Contrast()

@@ -21,8 +21,9 @@ class Trace:
         critical: `[rows, tokens]` readout.
         pre_mutation: `[rows, tokens]` readout; L where nothing fired.
         mutated: `[rows, tokens, L]` bool.
+        skipped: `[rows, tokens, L]` bool, the blocks that were left out.
         fired: `[rows, tokens]` bool, whether the detector found mutated blocks.
-        acted: `[rows, tokens]` bool, whether the strategy's scores were used.
+        acted: `[rows, tokens]` bool, whether the strategy changed what the model says.
     """
 
     tokens: Tensor
@@ -31,6 +32,7 @@ class Trace:
     critical: Tensor
     pre_mutation: Tensor
     mutated: Tensor
+    skipped: Tensor
     fired: Tensor
     acted: Tensor
 
@@ -53,6 +55,7 @@ class Step:
     critical: Tensor
     pre_mutation: Tensor
     mutated: Tensor
+    skipped: Tensor
     fired: Tensor
     acted: Tensor
 

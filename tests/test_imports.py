@@ -11,7 +11,7 @@ import pytest
 import mutation_decode
 
 PACKAGE = Path(mutation_decode.__file__).parent
-MUTATIONS = {"detection", "strategy", "processor", "decoder"}
+MUTATIONS = {"detection", "strategy", "call", "processor", "decoder"}
 MAY_IMPORT = {
     "divergence": set(),
     "readout": {"divergence"},
@@ -19,17 +19,26 @@ MAY_IMPORT = {
     "strategy": {"detection", "readout"},
     "anatomy": {"transformers"},
     "lens": {"anatomy", "readout"},
+    "rollback": {"transformers"},
+    "last_position": {"rollback", "transformers"},
+    "replay": {"anatomy", "lens"},
+    "rerun": {"anatomy", "last_position", "lens", "replay", "rollback"},
+    "removal": {"anatomy", "lens", "rollback", "transformers"},
     "trace": set(),
     "intercept": set(),
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
+    "call": {"detection", "lens", "readout", "trace", "transformers"},
     "processor": {
         "anatomy",
+        "call",
         "detection",
         "intercept",
         "lens",
         "readout",
         "refusals",
+        "removal",
+        "rerun",
         "strategy",
         "trace",
         "transformers",
@@ -62,7 +71,19 @@ def test_every_module_has_its_place() -> None:
 
 
 def test_the_lower_line_knows_nothing_of_mutations() -> None:
-    for module in ("anatomy", "lens", "readout", "trace", "intercept"):
+    lower = (
+        "anatomy",
+        "lens",
+        "readout",
+        "rollback",
+        "last_position",
+        "replay",
+        "rerun",
+        "removal",
+        "trace",
+        "intercept",
+    )
+    for module in lower:
         assert not imported(module) & MUTATIONS
 
 
@@ -82,6 +103,7 @@ def test_the_harness_uses_public_names_only() -> None:
 def test_public_names() -> None:
     assert set(mutation_decode.__all__) == {
         *("MutationLogitsProcessor", "MutationDecoder", "Contrast", "Detector", "Mutations", "Strategy"),
+        *("ForwardStrategy", "Skip"),
         *("LogitLens", "Readout", "Anatomy", "Trace", "js_divergence", "adjacent_js", "__version__"),
     }
     assert all(hasattr(mutation_decode, name) for name in mutation_decode.__all__)

@@ -71,6 +71,7 @@ def step(value: float, rows: int = 2, blocks: int = 3) -> Step:
         critical=torch.full((rows,), 1),
         pre_mutation=torch.full((rows,), 2),
         mutated=torch.full((rows, blocks), value > 0),
+        skipped=torch.zeros(rows, blocks, dtype=torch.bool),
         fired=yes,
         acted=yes,
     )

@@ -1,0 +1,102 @@
+"""One generate call: the readout of the step at hand, and what is known of the steps before."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import FloatTensor, LongTensor, Tensor
+from transformers import LogitsProcessor
+
+from .detection import Mutations
+from .lens import LogitLens
+from .readout import Readout
+from .trace import Recorder, Step
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What a step came to: what was found, and the blocks that are left out for it, `[rows, L]` bool."""
+
+    mutations: Mutations
+    skipped: Tensor
+
+
+class Call:
+    """The state of one generate call; nothing of it outlives the call but the trace.
+
+    Args:
+        fillers: `[any]` ids that finished rows go on with; what such a row says, nobody reads.
+    """
+
+    def __init__(self, lens: LogitLens, recorder: Recorder | None, fillers: Tensor) -> None:
+        self.recorder = recorder
+        self.unwrap = False
+        self.steps = 0
+        self.decided: Decision | None = None
+        self.fired: Tensor | None = None
+        self.acted: Tensor | None = None
+        self.largest: Tensor | None = None
+        self._lens = lens
+        self._fillers = fillers
+        self._readout: Readout | None = None
+
+    def freeze(self) -> None:
+        """Before the processors: the forward is done, and forwards that a processor makes are not ours."""
+        if self.decided is None:  # a forward-level strategy takes it inside the forward
+            self._readout = self._lens.take()
+        self._lens.paused = True
+
+    def current(self) -> Readout:
+        """The readout of this step. Raises: RuntimeError if it was asked for already."""
+        if self._readout is None:
+            raise RuntimeError("the processor was called twice for one token; pass it to generate only once.")
+        return self._readout
+
+    def decide(self, readout: Readout, decision: Decision) -> None:
+        """Keeps what was decided inside the forward until generate asks for it."""
+        self._readout, self.decided = readout, decision
+
+    def resume(self) -> None:
+        """After the processors: the next forward is generate's again."""
+        self._readout = self.decided = None
+        self._lens.paused = False
+
+    def running(self, ids: Tensor | None, rows: Tensor) -> Tensor:
+        """Which rows `[rows]` are not finished, from the ids that end with the last token; like `rows`."""
+        running = torch.ones_like(rows, dtype=torch.bool)
+        if (
+            self.steps == 0 or ids is None or len(ids) != len(rows)
+        ):  # at first the ids are the prompt, or empty
+            return running
+        self._fillers = self._fillers.to(ids.device)
+        return ~torch.isin(ids[:, -1], self._fillers).to(rows.device)
+
+    def note(self, decision: Decision, acts: Tensor, watched: range, input_ids: Tensor) -> None:
+        """Keeps what the trace and the final warning need, on the device."""
+        m = decision.mutations
+        running = self.running(input_ids, m.fired)
+        self.steps += 1
+        self.fired = _or(self.fired, (m.fired & running).any())
+        self.acted = _or(self.acted, (acts & running).any())
+        if len(watched) > 0:
+            js = m.js[:, watched.start : watched.stop]
+            largest = torch.where(running[:, None], js, 0.0).amax()
+            self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
+        if self.recorder is not None:
+            step = Step(m.js, m.critical, m.pre_mutation, m.mutated, decision.skipped, m.fired, acts)
+            self.recorder.add(step, input_ids.shape[1])
+
+
+def _or(before: Tensor | None, now: Tensor) -> Tensor:
+    return now if before is None else before | now
+
+
+class Mark(LogitsProcessor):
+    """Stands first or last among the caller's processors and changes nothing."""
+
+    def __init__(self, reached: Callable[[], None]) -> None:
+        self._reached = reached
+
+    def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
+        self._reached()
+        return scores

@@ -1,0 +1,128 @@
+"""A call of a block, and the same call for the last of its positions alone."""
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache
+
+from .rollback import cache_layers, remember, reversible
+
+
+class BlockCall:
+    """What a block is called with, kept before it runs, and the way back of what it writes to the cache.
+
+    Args:
+        signature: of the block's forward.
+        indices: the numbers of the cache layers that the block may write to.
+        whole: whether it writes keys of an image there, and no positions of the text.
+
+    Attributes:
+        positions: how many positions it runs on.
+        entered: `[rows, 1, ...]` the state that enters it at the last one.
+        cacheless: whether it is called without a cache.
+        reversible: whether what it writes to the cache at the last position can be taken back.
+
+    Raises:
+        ValueError: if nothing is known of a cache layer of that class.
+    """
+
+    def __init__(
+        self,
+        signature: inspect.Signature,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        indices: Sequence[int],
+        *,
+        whole: bool,
+    ) -> None:
+        states = args[0] if args else next(iter(kwargs.values()))
+        self.positions = states.shape[1]
+        self.entered = states[:, -1:].clone()
+        cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
+        self.cacheless = cache is None
+        self._layers = [] if cache is None else _layers(cache, indices)
+        self.reversible = all(reversible(layer, self.positions) for layer in self._layers)
+        self._whole = whole
+        self._undo = [remember(layer, self.positions, whole=whole) for layer in self._layers]
+        self._signature = signature
+        # The states of the other positions need not be kept.
+        self._args = (self.entered, *args[1:])
+        self._kwargs = kwargs if args else dict(list(kwargs.items())[1:])
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether earlier positions of this call look at the last one; ask before the cache is taken back."""
+        if self.positions == 1 or self._whole:
+            return False
+        mask = self._signature.bind(*self._args, **self._kwargs).arguments.get("attention_mask")
+        if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[-2] != self.positions:
+            return False
+        filled = int(self._layers[0].get_seq_length()) if self._layers else self.positions
+        seen = mask[:, :, :-1, min(filled, mask.shape[-1]) - 1]
+        return bool((seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2).any())
+
+    def again(self, state: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Takes the last position out of the cache, and returns the arguments to run the block there."""
+        for undo in self._undo:
+            undo()
+        bound = self._signature.bind(*self._args, **self._kwargs)
+        if self.positions > 1:
+            for name, value in bound.arguments.items():
+                bound.arguments[name] = self._last(name, value)
+            self._mask_room(bound)
+        bound.arguments[next(iter(bound.arguments))] = state
+        return bound.args, bound.kwargs
+
+    def lengths(self) -> list[int]:
+        """How many positions the cache layers of the block have seen; those of running states cannot tell."""
+        return [int(layer.get_seq_length()) for layer in self._layers if hasattr(layer, "get_seq_length")]
+
+    def _last(self, name: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._last_of_tensor(name, value)
+        if type(value) in (tuple, list):
+            return type(value)(self._last(name, item) for item in value)
+        if type(value) is dict:
+            return {key: self._last(str(key), item) for key, item in value.items()}
+        return value
+
+    def _last_of_tensor(self, name: str, value: Tensor) -> Tensor:
+        """The part of an argument that belongs to the last position; which dimension is told by its name."""
+        if "mask" in name:
+            if value.dim() < 3 or value.shape[-2] != self.positions:
+                return value
+            return value[..., -1:, -self._window :]
+        if "position_ids" in name:
+            dims: tuple[int, ...] = (-1,)
+        elif name.endswith("states"):
+            dims = ()  # of an image or an encoder
+        else:
+            dims = (-2, 1, -1) if value.dim() > 2 else (-1,)
+        dim = next((d for d in dims if value.shape[d] == self.positions), None)
+        return value if dim is None else value.narrow(dim, self.positions - 1, 1)
+
+    @property
+    def _window(self) -> int:
+        """How many keys a query at the last position will meet at most; 0 for all."""
+        sliding = [layer for layer in self._layers if getattr(layer, "is_sliding", False)]
+        return min((int(getattr(x, "sliding_window", 0) or x.max_cache_len) for x in sliding), default=0)
+
+    def _mask_room(self, bound: inspect.BoundArguments) -> None:
+        """A static cache has room that no key fills yet, which a lone token would attend to."""
+        static = [layer for layer in self._layers if hasattr(layer, "max_cache_len")]
+        masked = bound.arguments.get("attention_mask") is not None
+        if static and not masked and "attention_mask" in self._signature.parameters:
+            room = torch.arange(static[0].max_cache_len, device=self.entered.device)
+            bound.arguments["attention_mask"] = (room <= static[0].get_seq_length())[None, None, None]
+
+
+def _layers(cache: Cache, indices: Sequence[int]) -> list[Any]:
+    layers = cache_layers(cache)
+    missing = max(indices, default=-1) + 1 - len(layers)
+    if missing > 0 and cache.layer_class_to_replicate is not None:
+        # The cache would make them when the block first writes; that is too late to know what was before.
+        layers.extend(cache.layer_class_to_replicate() for _ in range(missing))
+    return [layers[index] for index in indices if index < len(layers)]

@@ -1,0 +1,85 @@
+"""What a model makes of another last state: all that its own code does after its blocks, and nothing before.
+
+Models scale, cap or forbid logits after the head in their own ways. So the owner's forward itself runs again,
+with the same arguments; the module around the blocks returns at once what it returned before, and the head is
+given the other state.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from .anatomy import Anatomy, standing_in
+from .lens import logits_of
+
+
+@dataclass(slots=True)
+class Replay:
+    """One forward of the owner, to be ended in another way.
+
+    Attributes:
+        args, kwargs: what the owner was called with.
+        body: the outermost module around the blocks, and what it returned.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    body: tuple[nn.Module, Any] | None = None
+
+    @property
+    def ids(self) -> Tensor | None:
+        """The ids `[rows, positions]` that the owner was given; None if it was given embeddings."""
+        given = [self.kwargs.get("decoder_input_ids"), self.kwargs.get("input_ids"), *self.args]
+        return next((x for x in given if isinstance(x, Tensor) and not x.is_floating_point()), None)
+
+    def logits(self, parts: Anatomy, state: Tensor) -> Tensor:
+        """The logits `[rows, 1, vocab]` that come of a last state `[rows, 1, ...]`.
+
+        Raises:
+            ValueError: if no module around the blocks returned: they ran in the owner's own forward.
+        """
+        if self.body is None:
+            raise ValueError(
+                f"{type(parts.owner).__name__} runs its blocks in the module that calls its head, so its "
+                f"logits cannot be made again without them: Skip cannot leave any out. Use Contrast."
+            )
+        handle = parts.head.register_forward_pre_hook(_in_this_thread(parts.finish(state)))
+        try:
+            with standing_in(self.body[0], _answer(*self.body)):
+                return logits_of(parts.owner.forward(*self.args, **self.kwargs))[:, -1:]
+        finally:
+            handle.remove()
+
+
+def around_the_blocks(parts: Anatomy) -> list[nn.Module]:
+    """The modules that hold the blocks and not the head, from the outside in."""
+    return [
+        module
+        for module in parts.owner.modules()
+        if not isinstance(module, nn.ModuleList)
+        and module is not parts.blocks[-1]
+        and any(m is parts.blocks[-1] for m in module.modules())
+        and not any(m is parts.head for m in module.modules())
+    ]
+
+
+def _answer(module: nn.Module, output: Any) -> Callable[..., Any]:
+    """A forward that, in this thread, returns what the module has returned before, and does nothing."""
+    mine, plain = threading.get_ident(), module.forward
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return output if threading.get_ident() == mine else plain(*args, **kwargs)
+
+    return forward
+
+
+def _in_this_thread(states: Tensor) -> Any:
+    mine = threading.get_ident()
+
+    def replace(_head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        return (states.to(args[0].device), *args[1:]) if threading.get_ident() == mine else None
+
+    return replace

@@ -1,0 +1,243 @@
+"""The exact skip: the upper blocks run a second time at the last position, some of them left out.
+
+A block that is left out is the identity for its rows: what enters it goes on to the next one. Its own entry
+in the cache depends on its input alone and stays; the blocks above it forget the position (rollback.py) and
+run again on what now reaches them, so that logits and cache are those of a model without the block there.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .anatomy import Anatomy, first_tensor, probe_inputs, tolerance, undisturbed
+from .last_position import BlockCall
+from .lens import LogitLens, logits_of, with_logits
+from .replay import Replay, around_the_blocks
+from .rollback import cache_indices, reads_only_an_image
+
+Decide = Callable[[Tensor | None, int], Tensor]
+"""From the ids of this forward `[rows, positions]` (None if it was not given ids), and the lowest block that
+can be left out in it, to the blocks to leave out, `[rows, L]` bool."""
+
+
+class Rerun:
+    """Leaves blocks out of forwards of a model, row by row, at the position that predicts the next token.
+
+    Args:
+        lens: says which forwards to look at, and has read their layers when it is time to decide.
+        first: the lowest block that will ever be left out; those below it are not looked at.
+        inputs: arguments for the forward that tries it out; None for a few tokens of text.
+
+    Raises:
+        ValueError: if running the blocks again, with none left out, gives other logits than the model's.
+            This is tried here, and again before blocks are first left out of a prompt and of a later token.
+    """
+
+    def __init__(self, lens: LogitLens, *, first: int = 0, inputs: Mapping[str, Any] | None = None) -> None:
+        self._lens = lens
+        self._first = first
+        self._parts: Anatomy = lens.anatomy
+        self._bodies = around_the_blocks(self._parts)
+        self._between = _beside_the_blocks(self._parts, self._bodies)
+        self._decide: Decide | None = None
+        self._forward: _Forward | None = None
+        self._tried: set[str] = set()
+        self._try(probe_inputs(self._parts.owner) if inputs is None else inputs)
+
+    @contextmanager
+    def deciding(self, decide: Decide | None) -> Iterator[None]:
+        """Asks `decide` after every forward made inside, once the lens, entered before, has read it.
+
+        With None nothing is left out, and every forward is tried: run again and compared.
+        """
+        self._decide, parts = decide, self._parts
+        with ExitStack() as hooks:
+
+            def put(handle: Any) -> None:
+                hooks.callback(handle.remove)
+
+            put(parts.owner.register_forward_pre_hook(self._begin, with_kwargs=True))
+            for body in self._bodies:
+                put(body.register_forward_hook(self._keep_body))
+            upper = [(number, block) for number, block in enumerate(parts.blocks) if number >= self._first]
+            for number, module in (*upper, *((None, m) for m in self._between)):
+                put(module.register_forward_pre_hook(self._keep_arguments(number, module), with_kwargs=True))
+                put(module.register_forward_hook(self._keep_output))
+            put(parts.owner.register_forward_hook(self._end))
+            try:
+                yield
+            finally:
+                self._forward = None
+
+    def _try(self, inputs: Mapping[str, Any]) -> None:
+        """A prompt and one more token; a model that cannot run them is tried on its first real input only."""
+        owner = self._parts.owner
+        ids = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
+
+        def two_steps() -> None:
+            cache = owner(**inputs, use_cache=True).past_key_values
+            owner(**{**inputs, ids: inputs[ids][:, -1:]}, past_key_values=cache, use_cache=True)
+
+        try:
+            with self._lens, self.deciding(None), undisturbed(owner):
+                two_steps()
+        except NotTheSameError:
+            raise
+        except Exception as error:
+            if _runs(two_steps, owner):
+                raise ValueError(
+                    f"{type(owner).__name__}: its blocks cannot be run a second time, so Skip cannot leave "
+                    f"any out ({type(error).__name__}: {error}). Use Contrast."
+                ) from error
+        self._tried.clear()
+
+    # The hooks, in the order in which a forward meets them.
+
+    def _begin(self, _owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._lens.listening:
+            self._forward = _Forward(Replay(args, kwargs))
+
+    def _keep_arguments(self, number: int | None, module: nn.Module) -> Any:
+        # Of the class: what stands in for it on the instance, as offloading does, may not name its arguments.
+        signature = inspect.signature(type(module).forward.__get__(module))
+        indices, whole = cache_indices(module), reads_only_an_image(module)
+
+        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._forward is not None and self._lens.listening:
+                call = BlockCall(signature, args, kwargs, indices, whole=whole)
+                if call.cacheless and indices and number is not None:
+                    raise ValueError(
+                        f"block {number} ran without a KV cache that transformers knows, and Skip has to "
+                        f"correct what later tokens will see; do not set use_cache=False, or use Contrast."
+                    )
+                self._forward.steps.append(_Step(number, module, call))
+
+        return keep
+
+    def _keep_output(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        if self._forward is not None and self._lens.listening:
+            self._forward.steps[-1].left = first_tensor(output)[:, -1:].clone()
+
+    def _keep_body(self, body: nn.Module, _args: Any, output: Any) -> None:
+        if self._forward is not None and self._lens.listening:
+            self._forward.replay.body = (body, output)  # the outermost one returns last
+
+    def _end(self, owner: nn.Module, _args: Any, output: Any) -> Any:
+        if not self._lens.listening:
+            return None
+        forward, self._forward = self._forward, None
+        if forward is None or not forward.steps:
+            return None
+        own = logits_of(output)
+        if self._decide is None:
+            self._compare(forward, min(n for n in forward.numbers if n >= forward.lowest), own)
+            return None
+        skip = self._decide(forward.replay.ids, forward.lowest)
+        chosen = skip.any(dim=0).nonzero().flatten().tolist()  # the one wait for the device
+        left_out = [number for number in chosen if number in forward.numbers]
+        if not left_out:
+            return None
+        if forward.kind not in self._tried:
+            self._compare(forward, left_out[0], own)
+        moved = self._run_again(forward, left_out[0], skip)
+        return with_logits(output, own, torch.cat([own[:, :-1], moved.to(own.device)], dim=1))
+
+    def _compare(self, forward: "_Forward", first: int, own: Tensor) -> None:
+        """Runs the blocks above `first` again, all of them: the logits have to be the model's own."""
+        self._tried.add(forward.kind)
+        nothing = torch.zeros(own.shape[0], self._parts.depth, dtype=torch.bool, device=own.device)
+        lengths = [step.call.lengths() for step in forward.steps]
+        again, own = self._run_again(forward, first, nothing), own[:, -1:]
+        if lengths != [step.call.lengths() for step in forward.steps]:
+            raise self._not_the_same(forward, "leave a cache of another length")
+        off, allowed = float((again.to(own.device) - own).abs().max()), tolerance(own)
+        if not off <= allowed:
+            what = f"give logits {off:.3g} away from its own (allowed {allowed:.3g})"
+            raise self._not_the_same(forward, what)
+
+    def _not_the_same(self, forward: "_Forward", what: str) -> "NotTheSameError":
+        return NotTheSameError(
+            f"{type(self._parts.owner).__name__}: its blocks, run a second time at the last position of a "
+            f"{forward.kind}, {what}, so Skip cannot leave any out. Use Contrast."
+        )
+
+    def _run_again(self, forward: "_Forward", first: int, skip: Tensor) -> Tensor:
+        """The logits `[rows, 1, vocab]` with blocks left out; none below `first`, whose output is known."""
+        start = forward.numbers[first]
+        step = forward.steps[start]
+        assert step.left is not None
+        state = _where(skip[:, first], step.call.entered, step.left)
+        for step in forward.steps[start + 1 :]:
+            args, kwargs = step.call.again(state)
+            output = first_tensor(step.module.forward(*args, **kwargs))
+            state = output if step.number is None else _where(skip[:, step.number], state, output)
+        return forward.replay.logits(self._parts, state)
+
+
+class NotTheSameError(ValueError):
+    """A second run of the same blocks came to another result."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """A block that ran (or, without a number, what changes the states between two of them)."""
+
+    number: int | None
+    module: nn.Module
+    call: BlockCall
+    left: Tensor | None = None
+
+
+@dataclass(slots=True)
+class _Forward:
+    """One forward of the owner, as far as it has come: blocks that need an image may not have run."""
+
+    replay: Replay
+    steps: list[_Step] = field(default_factory=list)
+
+    @property
+    def numbers(self) -> dict[int, int]:
+        """Which step each block was."""
+        return {step.number: at for at, step in enumerate(self.steps) if step.number is not None}
+
+    @property
+    def lowest(self) -> int:
+        """The lowest block that can be left out: all above it can run again at the last position alone.
+
+        Where earlier positions look at the last one, all of them change with it, from the next block on; in
+        the last block that is no matter.
+        """
+        last = self.steps[-1]
+        stuck = [
+            s.number for s in self.steps if not s.call.reversible or (s.call.looks_ahead and s is not last)
+        ]
+        return max((number for number in stuck if number is not None), default=0)
+
+    @property
+    def kind(self) -> str:
+        return "prompt" if self.steps[0].call.positions > 1 else "token"
+
+
+def _beside_the_blocks(parts: Anatomy, around: list[nn.Module]) -> list[nn.Module]:
+    """Modules in other lists of the same module, such as cross-attention that runs between blocks."""
+    lists = [m for m in (around[-1].children() if around else ()) if isinstance(m, nn.ModuleList)]
+    return [m for other in lists if not any(m is parts.blocks[0] for m in other) for m in other]
+
+
+def _where(skip: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    skip = skip.to(other.device).reshape(-1, *[1] * (other.dim() - 1))
+    return torch.where(skip, one.to(other.device), other)
+
+
+def _runs(steps: Callable[[], None], owner: nn.Module) -> bool:
+    try:
+        with undisturbed(owner):
+            steps()
+    except Exception:
+        return False
+    return True

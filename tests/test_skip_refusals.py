@@ -1,0 +1,157 @@
+"""What Skip cannot do is refused before a token is made, with the way out; the model stays usable."""
+
+from typing import Any
+
+import pytest
+import torch
+from families import Family, build, ours_on
+from more_families import chameleon
+from test_refusals import Counts
+from transformers import DynamicCache, GenerationConfig
+from transformers.cache_utils import DynamicLayer
+from transformers.generation import CompileConfig
+
+from mutation_decode import Anatomy, Contrast, MutationLogitsProcessor, Skip
+
+
+class KeepsItsOwnWay(DynamicLayer):
+    """A cache layer that a model might bring along."""
+
+
+def strange_cache() -> DynamicCache:
+    cache = DynamicCache()
+    cache.layer_class_to_replicate = KeepsItsOwnWay
+    return cache
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            {"use_cache": False},
+            r"without a KV cache \(use_cache=False\).*leave use_cache out, or use Contrast",
+        ),
+        ({"generation_config": GenerationConfig(use_cache=False)}, "without a KV cache"),
+        ({"prefill_chunk_size": 4}, "prompts in pieces.*leave prefill_chunk_size out"),
+        ({"compile_config": CompileConfig(fullgraph=True)}, "the model is compiled.*no compile_config"),
+        (
+            {"cache_implementation": "offloaded"},
+            "an offloaded cache moves a block.s keys away.*leave cache_implementation",
+        ),
+        (
+            {"past_key_values": strange_cache},
+            "a cache layer of class KeepsItsOwnWay; it can in DynamicLayer, ",
+        ),
+    ],
+)
+def test_law_9_what_skip_cannot_do(one: Family, arguments: dict[str, Any], message: str) -> None:
+    made = {name: value() if callable(value) else value for name, value in arguments.items()}
+    with MutationLogitsProcessor(one.model, Skip(layers=[3])) as processor:
+        want, counts = one.answers(0, 1, logits_processor=[processor]), Counts()
+        with pytest.raises(ValueError, match=message):
+            one.generate(0, 1, logits_processor=[processor], stopping_criteria=[counts], **made)
+        assert counts.tokens == 0
+        assert ours_on(one.model) == []
+        assert torch.equal(one.answers(0, 1, logits_processor=[processor]), want)
+
+
+def test_law_9_an_offloaded_cache_of_the_users_own(one: Family) -> None:
+    cache, counts = DynamicCache(), Counts()
+    cache.offloading = True  # what DynamicCache(offloading=True) sets, which needs an accelerator
+    with (
+        MutationLogitsProcessor(one.model, Skip(layers=[0])) as processor,
+        pytest.raises(ValueError, match=r"an offloaded cache.*pass another cache"),
+    ):
+        one.generate(0, logits_processor=[processor], past_key_values=cache, stopping_criteria=[counts])
+    assert counts.tokens == 0
+
+
+def test_law_9_contrast_can_do_without_a_cache(one: Family) -> None:
+    with MutationLogitsProcessor(one.model, Contrast(), detector=one.detector) as processor:
+        use: Any = {"logits_processor": [processor]}
+        assert torch.equal(one.answers(0, 1, use_cache=False, **use), one.answers(0, 1, **use))
+
+
+def test_law_9_a_model_that_was_compiled_by_hand(one: Family) -> None:
+    with MutationLogitsProcessor(one.model, Skip(layers=[3])) as processor:
+        want = one.answers(0, 1, logits_processor=[processor])
+        one.model.forward = torch.compile(one.model.forward, fullgraph=True)
+        try:
+            with pytest.raises(ValueError, match=r"the model is compiled.*from before torch\.compile"):
+                one.generate(0, logits_processor=[processor])
+        finally:
+            del one.model.forward
+        assert torch.equal(one.answers(0, 1, logits_processor=[processor]), want)
+
+
+def test_law_9_beside_another_processor_of_ours(one: Family) -> None:
+    plain = one.answers(0, 1)
+    with (
+        MutationLogitsProcessor(one.model, Contrast(), detector=one.detector) as contrast,
+        MutationLogitsProcessor(one.model, Skip(layers=[3])) as skip,
+    ):
+        counts = Counts()
+        with pytest.raises(
+            ValueError, match="Skip changes the forward that the other MutationLogitsProcessors"
+        ):
+            one.generate(0, 1, logits_processor=[contrast, skip], stopping_criteria=[counts])
+        assert counts.tokens == 0
+        assert ours_on(one.model) == []
+        for processor in (contrast, skip):
+            assert not torch.equal(one.answers(0, 1, logits_processor=[processor]), plain)
+
+
+def test_law_9_blocks_that_give_something_else_when_they_run_again(one: Family) -> None:
+    block = one.model.model.language_model.layers[5]
+    plain = block.forward
+    block.forward = lambda *args, **kwargs: plain(*args, **kwargs) + torch.rand(())  # as dropout would
+    try:
+        with pytest.raises(
+            ValueError,
+            match=r"run a second time at the last position of a prompt.*away from its own.*Use Contrast",
+        ):
+            MutationLogitsProcessor(one.model, Skip())
+    finally:
+        del block.forward
+    MutationLogitsProcessor(one.model, Skip()).close()
+
+
+def test_law_9_blocks_that_cannot_run_again(one: Family) -> None:
+    block = one.model.model.language_model.layers[5]
+    plain, calls = block.forward, {"n": 0}
+
+    def every_other_time(*args: Any, **kwargs: Any) -> Any:
+        calls["n"] += 1
+        if calls["n"] == 3:  # the lens looks once, the first prompt is the second time
+            raise RuntimeError("not twice")
+        return plain(*args, **kwargs)
+
+    parts = Anatomy.of(one.model)
+    block.forward = every_other_time
+    try:
+        with pytest.raises(
+            ValueError, match=r"cannot be run a second time.*RuntimeError: not twice.*Use Contrast"
+        ):
+            MutationLogitsProcessor(one.model, Skip(), anatomy=parts)
+    finally:
+        del block.forward
+
+
+def test_law_9_blocks_that_hand_on_more_than_states_stay_in_the_prompt() -> None:
+    """Chameleon's return a tuple; a second thing in it would be missing for the blocks that follow."""
+    model = build(chameleon).model
+    MutationLogitsProcessor(model, Skip(layers=[5], prompt=True)).close()
+    block = model.model.layers[5]
+    plain = block.forward
+
+    def more(*args: Any, **kwargs: Any) -> Any:
+        states = plain(*args, **kwargs)[0]
+        return states, states
+
+    block.forward = more
+    try:
+        with pytest.raises(ValueError, match=r"block 5 hands on more than its states.*without prompt=True"):
+            MutationLogitsProcessor(model, Skip(layers=[5], prompt=True))
+        MutationLogitsProcessor(model, Skip(layers=[4], prompt=True)).close()
+    finally:
+        del block.forward
