@@ -10,7 +10,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from benchmarks.usage import UsageError
-from mutation_decode import Detector, MutationLogitsProcessor, Strategy
+from mutation_decode import Detector, ForwardStrategy, MutationLogitsProcessor, Strategy
 
 SETTINGS = ("generate", "detector", "tune")
 """Keys of a method's YAML beside ``_target_`` and the knobs of the strategy that it names."""
@@ -21,7 +21,7 @@ class Method:
     """A strategy and arguments of model.generate; without the strategy, plain generate with the arguments."""
 
     name: str
-    strategy: Strategy | None
+    strategy: Strategy | ForwardStrategy | None
     detector: Detector | None
     generate: Mapping[str, Any]
 

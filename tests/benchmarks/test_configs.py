@@ -75,7 +75,9 @@ def test_experiments(name):
 def test_the_main_experiment_is_what_the_project_promises():
     config = composed("experiment=main")
     assert list(config.model) == ["miniature-late-prior", "miniature-natural"]
-    assert list(config.method) == ["greedy", "contrast", "dola"]
+    assert list(config.method) == [
+        *("greedy", "contrast", "skip", "skip1", "skip2", "skip3", "skip-always", "dola"),
+    ]
     assert list(config.task) == ["miniature-chair", "miniature-amber", "miniature-yesno"]
     assert all(task.n >= 500 and task.split == "shifted" for task in config.task.values())
     assert config.tuning.task.split == "validation"

@@ -96,7 +96,8 @@ def test_the_command_itself_ends_with_code_2_and_one_line(tmp_path):
     assert ended.returncode == 2
     assert ended.stdout == ""
     assert ended.stderr.splitlines() == [
-        "error: unknown method 'contrats': did you mean 'contrast'? There are contrast, dola, greedy"
+        "error: unknown method 'contrats': did you mean 'contrast'? There are contrast, dola, greedy, "
+        "skip, skip-always, skip1, skip2, skip3"
     ]
     assert not (tmp_path / "run").exists()
 
