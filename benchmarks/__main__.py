@@ -3,8 +3,10 @@
 import os
 import re
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra import compose, initialize_config_dir
@@ -26,7 +28,7 @@ def job(config: DictConfig) -> None:
     from benchmarks.run import run  # torch and transformers: not for --help, nor for a mistyped key
 
     folder = Path(HydraConfig.get().runtime.output_dir)
-    try:
+    with mistakes_in(folder):
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise UsageError(f"{missing[0]} must be given: {missing[0]}=...")
@@ -34,24 +36,36 @@ def job(config: DictConfig) -> None:
         assert isinstance(resolved, dict)
         given = {word.lstrip("+~").split("=")[0] for word in HydraConfig.get().overrides.task}
         run(without_given({str(key): value for key, value in resolved.items()}, given), folder)
-    except (UsageError, OmegaConfBaseException) as error:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # Hydra made it before anything was checked
-        stop(str(error))
 
 
 def main() -> None:
     """Exit code 0, or 2 with one line on stderr; a bug keeps its traceback."""
+    command(job, "config")
+
+
+def command(job: Callable[[], Any], config: str) -> None:
+    """A job of Hydra as a command: ``main``, for the job whose keys are those of ``conf/<config>.yaml``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out as they are, to be told below
     try:
         job()
     except (HydraException, OmegaConfBaseException) as error:
-        stop(explain(error))
+        stop(explain(error, config))
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         folder = next((word[7:] for word in reversed(sys.argv) if word.startswith("folder=")), "runs")
         if not isinstance(error.filename, str) or not _along(Path(folder), Path(error.filename)):
             raise
         stop(f"{error.filename}: {error.strerror}; choose another folder=")
+
+
+@contextmanager
+def mistakes_in(folder: Path) -> Iterator[None]:
+    """Inside a job: a user's mistake ends it with its one line, and leaves no empty folder behind."""
+    try:
+        yield
+    except (UsageError, OmegaConfBaseException) as error:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()  # Hydra made it before anything was checked
+        stop(str(error))
 
 
 def _along(folder: Path, path: Path) -> bool:
@@ -60,7 +74,7 @@ def _along(folder: Path, path: Path) -> bool:
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception, config: str) -> str:
     """What a mistake that Hydra found means here, with the nearest names."""
     text = str(error)
     if isinstance(error, MissingConfigException):
@@ -71,17 +85,18 @@ def explain(error: Exception) -> str:
             return f"unknown {group} {name!r}: {nearest(name, known)}"
     found = re.match(r"Could not override '([^']+)'", text)
     if found:
-        return unknown_key(found[1])
+        return unknown_key(found[1], config)
     return text
 
 
-def unknown_key(key: str) -> str:
+def unknown_key(key: str, config: str) -> str:
     """Which part of a dotted key is not there, and what is there in its place."""
-    groups = {path.name for path in CONF.iterdir() if path.is_dir()}
+    defaults = OmegaConf.load(CONF / f"{config}.yaml").defaults
+    groups = {name for entry in defaults if isinstance(entry, DictConfig) for name in entry}
     choices = [word for word in sys.argv[1:] if word.split("=")[0] in groups]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        node = compose("config", choices)
+        node = compose(config, choices)
     path = key.split(".")
     for depth, part in enumerate(path):
         if not isinstance(node, DictConfig) or part not in node:

@@ -74,6 +74,9 @@ class MutationLogitsProcessor(LogitsProcessor):
         self.model = model
         self.strategy = strategy
         self.detector = detector
+        if isinstance(strategy, Skip) and strategy.always and not trace:
+            detector = None  # nobody will ask it
+        self._asked = detector
         self.trace: Trace | None = None
         anatomy = Anatomy.of(model) if anatomy is None else anatomy
         depth = anatomy.depth
@@ -82,8 +85,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         readouts = {*strategy.readouts(depth), *(r for block in self._blocks for r in (block, block + 1))}
         self._lens = LogitLens(model, readouts=readouts, exact=exact, anatomy=anatomy)
         self._change: Rerun | Removal | None = None  # what a forward-level strategy does to the forward
-        if isinstance(strategy, Skip) and strategy.layers is not None and strategy.prompt:
-            self._change = Removal(self._lens, strategy.layers)
+        if isinstance(strategy, Skip) and strategy.layers is not None and strategy.always:
+            self._change = Removal(self._lens, strategy.layers, prompt=strategy.prompt)
         elif isinstance(strategy, ForwardStrategy):
             self._change = Rerun(self._lens, first=_lowest(strategy, watched))
         self._watched = watched
@@ -149,8 +152,8 @@ class MutationLogitsProcessor(LogitsProcessor):
 
     def _detect(self, readout: Readout) -> Mutations:
         js = readout.js(self._blocks)
-        if self.detector is not None:
-            return self.detector(js)
+        if self._asked is not None:
+            return self._asked(js)
         rows, depth = js.shape
         nowhere = torch.full((rows,), depth, device=js.device)
         none = torch.zeros(rows, depth, dtype=torch.bool, device=js.device)
@@ -204,7 +207,9 @@ class MutationLogitsProcessor(LogitsProcessor):
                 "call); build one processor for each."
             )
         try:
-            refuse_if_impossible(call, again=isinstance(self._change, Rerun))
+            refuse_if_impossible(
+                call, for_tokens=self._change is not None and not getattr(self.strategy, "prompt", False)
+            )
             self._refuse_beside_others(call)
             with self._lens as lens, self._changed():
                 self._call = Call(lens, Recorder() if self._tracing else None, filler_tokens(call))

@@ -9,17 +9,17 @@ from torch import Tensor
 from .intercept import GenerateCall
 
 
-def refuse_if_impossible(call: GenerateCall, *, again: bool) -> None:
+def refuse_if_impossible(call: GenerateCall, *, for_tokens: bool) -> None:
     """Looks at the arguments of a generate call that uses a processor.
 
     Args:
-        again: whether blocks are to run a second time for some tokens.
+        for_tokens: whether blocks are to be left out of the forwards of single tokens.
 
     Raises:
-        ValueError: if layers could not be read, scores would not be asked for, or blocks could not run again,
-            in a call of this kind.
+        ValueError: if layers could not be read, scores would not be asked for, or blocks could not be left
+            out, in a call of this kind.
     """
-    for reason, holds in (REASONS | REASONS_AGAINST_SKIP if again else REASONS).items():
+    for reason, holds in (REASONS | REASONS_AGAINST_SKIP if for_tokens else REASONS).items():
         if holds(call):
             raise ValueError(reason)
 
@@ -96,7 +96,7 @@ REASONS: dict[str, Callable[[GenerateCall], bool]] = {
 REASONS_AGAINST_SKIP: dict[str, Callable[[GenerateCall], bool]] = {
     "without a KV cache (use_cache=False) every later forward would read the token anew, and not skip there; "
     "leave use_cache out, or use Contrast.": _without_cache,
-    "an offloaded cache moves a block's keys away as soon as it has run, and Skip runs blocks a second time; "
+    "an offloaded cache moves a block's keys away when it has run, and Skip may run it a second time; "
     "leave cache_implementation out, or use Contrast.": _offloaded,
     "prompts in pieces (prefill_chunk_size) end in positions that predict nothing, and Skip would act "
     "there; leave prefill_chunk_size out, or use Contrast.": _given("prefill_chunk_size"),

@@ -1,13 +1,15 @@
-"""Depth compression: blocks that do not run at all, at any position of prompt and answer.
+"""A set of blocks that is known beforehand: left out at every answered token, or of the prompt as well.
 
-What enters such a block leaves it. Models ask single cache layers how many positions they have seen, so the
-cache layer of a block that does not run is given one number a position and row.
+At every token: the blocks run, for their cache entries, and what entered them at the last position goes on.
+Of the prompt as well (depth compression): they do not run at all, at any position. Models ask single cache
+layers how many positions they have seen, so the cache layer of such a block is given one number a position.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
@@ -23,16 +25,18 @@ class Removal:
     Args:
         lens: says which forwards.
         blocks: which blocks, each in 0..L-1.
+        prompt: leave them out at every position, and do not run them; otherwise at the last one only.
 
     Raises:
-        ValueError: if one of them hands on more than states: the blocks after it would miss that.
+        ValueError: with `prompt`, if one of them hands on more than states: the next ones would miss that.
     """
 
-    def __init__(self, lens: LogitLens, blocks: Iterable[int]) -> None:
+    def __init__(self, lens: LogitLens, blocks: Iterable[int], *, prompt: bool) -> None:
         self._lens = lens
-        self._numbers = tuple(blocks)
-        self._returned = _what_blocks_return(lens.anatomy)
-        for number in self._numbers:
+        self._prompt = prompt
+        self._blocks = {number: lens.anatomy.blocks[number] for number in blocks}
+        self._returned = _what_blocks_return(lens.anatomy) if prompt else {}
+        for number in self._blocks if prompt else ():
             if self._returned.get(number) is None:
                 raise ValueError(
                     f"{type(lens.anatomy.owner).__name__}: block {number} hands on more than its states, or "
@@ -42,14 +46,13 @@ class Removal:
 
     @contextmanager
     def on(self) -> Iterator[None]:
-        """The blocks do not run inside; enter the lens first."""
+        """The blocks are left out inside; enter the lens first."""
         with ExitStack() as stack:
-            for number in self._numbers:
-                block = self._lens.anatomy.blocks[number]
-                stack.enter_context(standing_in(block, self._identity(number, block)))
+            for number, block in self._blocks.items():
+                stack.enter_context(self._absent(number, block) if self._prompt else self._bypassed(block))
             yield
 
-    def _identity(self, number: int, block: nn.Module) -> Any:
+    def _absent(self, number: int, block: nn.Module) -> AbstractContextManager[None]:
         plain, indices, arity = block.forward, cache_indices(block), self._returned[number]
 
         def forward(*args: Any, **kwargs: Any) -> Any:
@@ -61,7 +64,23 @@ class Removal:
                     _count(self_attention(cache), index, states)
             return (states, *[None] * (arity - 1)) if arity else states
 
-        return forward
+        return standing_in(block, forward)
+
+    @contextmanager
+    def _bypassed(self, block: nn.Module) -> Iterator[None]:
+        def replace(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            if not self._lens.listening:
+                return None
+            entered, left = first_tensor((*args, *kwargs.values())), first_tensor(output)
+            states = torch.cat([left[:, :-1], entered[:, -1:]], dim=1)
+            return states if isinstance(output, Tensor) else (states, *output[1:])
+
+        # Before the lens, which reads what goes on.
+        handle = block.register_forward_hook(replace, with_kwargs=True, prepend=True)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def _what_blocks_return(anatomy: Anatomy) -> dict[int, int | None]:
@@ -82,6 +101,8 @@ def _what_blocks_return(anatomy: Anatomy) -> dict[int, int | None]:
     try:
         with undisturbed(anatomy.owner):
             anatomy.owner(**probe_inputs(anatomy.owner))
+    except Exception:
+        return {}  # the model cannot run on text alone
     finally:
         for handle in handles:
             handle.remove()

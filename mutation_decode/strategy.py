@@ -168,7 +168,8 @@ class Skip:
     Attributes:
         which: the blocks to leave out, of those that the detector finds: ``mutations``; ``stable``, from the
             critical readout to the first mutation; ``to_last``, from the critical readout on, `keep` kept.
-        layers: a set of blocks of your own (each 0..L-1) instead, for every token.
+        layers: a set of blocks of your own (each 0..L-1) instead, left out at every token; as no detector is
+            asked, nothing runs a second time.
         keep: how many blocks ``to_last`` keeps at the end; None for 5 of 32, and at least 1.
         gated: leave `layers` out only where the detector fires.
         prompt: leave `layers` out of the prompt too; they do not run at all, and cost nothing.

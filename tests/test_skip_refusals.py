@@ -11,7 +11,9 @@ from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 from transformers.generation import CompileConfig
 
-from mutation_decode import Anatomy, Contrast, MutationLogitsProcessor, Skip
+from mutation_decode import Anatomy, Contrast, Detector, MutationLogitsProcessor, Skip
+
+ALWAYS = Detector(threshold=0.0, critical=0, include_last=True)
 
 
 class KeepsItsOwnWay(DynamicLayer):
@@ -45,8 +47,9 @@ def strange_cache() -> DynamicCache:
     ],
 )
 def test_law_9_what_skip_cannot_do(one: Family, arguments: dict[str, Any], message: str) -> None:
+    strategy = Skip(layers=[3], gated=True)
     made = {name: value() if callable(value) else value for name, value in arguments.items()}
-    with MutationLogitsProcessor(one.model, Skip(layers=[3])) as processor:
+    with MutationLogitsProcessor(one.model, strategy, detector=ALWAYS) as processor:
         want, counts = one.answers(0, 1, logits_processor=[processor]), Counts()
         with pytest.raises(ValueError, match=message):
             one.generate(0, 1, logits_processor=[processor], stopping_criteria=[counts], **made)
@@ -59,7 +62,7 @@ def test_law_9_an_offloaded_cache_of_the_users_own(one: Family) -> None:
     cache, counts = DynamicCache(), Counts()
     cache.offloading = True  # what DynamicCache(offloading=True) sets, which needs an accelerator
     with (
-        MutationLogitsProcessor(one.model, Skip(layers=[0])) as processor,
+        MutationLogitsProcessor(one.model, Skip(layers=[0], gated=True), detector=ALWAYS) as processor,
         pytest.raises(ValueError, match=r"an offloaded cache.*pass another cache"),
     ):
         one.generate(0, logits_processor=[processor], past_key_values=cache, stopping_criteria=[counts])
@@ -70,6 +73,21 @@ def test_law_9_contrast_can_do_without_a_cache(one: Family) -> None:
     with MutationLogitsProcessor(one.model, Contrast(), detector=one.detector) as processor:
         use: Any = {"logits_processor": [processor]}
         assert torch.equal(one.answers(0, 1, use_cache=False, **use), one.answers(0, 1, **use))
+
+
+def test_law_9_what_a_set_known_beforehand_can_do(one: Family) -> None:
+    """At every token, it needs a cache and a prompt in one piece; left out everywhere, it does not."""
+    with MutationLogitsProcessor(one.model, Skip(layers=[3])) as processor:
+        use: Any = {"logits_processor": [processor]}
+        one.generate(0, 1, past_key_values=strange_cache(), **use)
+        for arguments in ({"use_cache": False}, {"prefill_chunk_size": 4}):
+            with pytest.raises(ValueError, match=r"without a KV cache|prompts in pieces"):
+                one.generate(0, 1, **arguments, **use)
+    with MutationLogitsProcessor(one.model, Skip(layers=[3], prompt=True)) as processor:
+        use = {"logits_processor": [processor]}
+        want = one.answers(0, 1, **use)
+        assert torch.equal(one.answers(0, 1, use_cache=False, **use), want)
+        assert torch.equal(one.answers(0, 1, past_key_values=strange_cache(), **use), want)
 
 
 def test_law_9_a_model_that_was_compiled_by_hand(one: Family) -> None:
