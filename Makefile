@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+PROCESSES ?= 2
 
 .PHONY: bench test check format clean
 
@@ -11,7 +12,7 @@ $(VENV)/installed: setup.cfg constraints.txt
 	touch $@
 
 bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
-	$(RUN) -m benchmarks experiment=main $(ARGS)
+	$(RUN) -m torch.distributed.run --nproc_per_node $(PROCESSES) -m benchmarks experiment=main $(ARGS)
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

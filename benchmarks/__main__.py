@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,10 +26,14 @@ CONF = Path(__file__).parents[1] / "conf"
 def job(config: DictConfig) -> None:
     """One run, or one run of a sweep; a mistake ends it here, before Hydra adds words of its own."""
     from benchmarks.methods import without_given
+    from benchmarks.processes import agreed
     from benchmarks.run import run  # torch and transformers: not for --help, nor for a mistyped key
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with mistakes_in(folder):
+    made = Path(HydraConfig.get().runtime.output_dir)
+    with mistakes_in(made):
+        folder = agreed(made)  # the default's name is the time, and each process has its own
+        if folder != made and not any(made.iterdir()):
+            made.rmdir()
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise UsageError(f"{missing[0]} must be given: {missing[0]}=...")
@@ -109,6 +114,9 @@ def unknown_key(key: str, config: str) -> str:
 
 
 def stop(message: str) -> NoReturn:
+    """Ends with the one line and exit code 2; of several processes the first one says it for all."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(20)  # the first one ends all others when it has told
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
 

@@ -1,11 +1,9 @@
 """The loop: batches of prompts in, one line of JSON an item out, nothing lost when it is killed.
 
-Batches are formed once, over all items, whatever is already there; a run that goes on starts at a batch's
-beginning and meets the same neighbours, so that float noise cannot move a token. Lines are in the order of
-the items.
+Batches are formed once, over all items, whatever is already there and however many processes there are: an
+item always meets the same neighbours, so that float noise cannot move a token.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,11 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from benchmarks import processes
+from benchmarks.answered import Answered, Line
 from benchmarks.methods import Method
 from benchmarks.models import Loaded
 from benchmarks.tasks import Item
-from benchmarks.usage import UsageError
-
-Line = dict[str, Any]
 
 
 def generate(
@@ -42,60 +39,32 @@ def generate(
 
     Raises: UsageError when ``path`` holds other items than these.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
-    lines = finished(path, batches)
-    if len(lines) == len(items):
-        return lines
-    arguments = {"max_new_tokens": max_new_tokens, "do_sample": False, **method.generate}
-    with (
-        path.open("a") as file,
-        method.on(loaded.model) as processor,
-        torch.inference_mode(),
-        tqdm(total=len(items), initial=len(lines), unit=" images", desc=title, smoothing=0.1) as bar,
-    ):
-        for number, batch in enumerate(batches):
-            if number * batch_size < len(lines):
-                continue
-            torch.manual_seed(seed + number)
-            made = list(_answer(loaded, processor, batch, arguments, answer))
-            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in made)
-            file.flush()
-            lines += made
-            bar.update(len(batch))
-    return lines
+    answered = Answered(path, batches)
+    if answered.open:
+        arguments = {"max_new_tokens": max_new_tokens, "do_sample": False, **method.generate}
+        mine = answered.open[processes.rank() :: processes.count()]
+        with (
+            answered.appending() as append,
+            method.on(loaded.model) as processor,
+            torch.inference_mode(),
+            _bar(title, items, batches, mine) as bar,
+        ):
+            for number in mine:
+                torch.manual_seed(seed + number)
+                append(number, list(_answer(loaded, processor, batches[number], arguments, answer)))
+                bar.update(len(batches[number]))
+    return answered.lines()
 
 
-def finished(path: Path, batches: Sequence[Sequence[Item]]) -> list[Line]:
-    """The lines of the whole batches in ``path``; what follows them, half-written or not, is cut off.
-
-    Raises: UsageError when the lines are not those of ``batches``.
-    """
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    written = content[: content.rfind(b"\n") + 1].splitlines(keepends=True)
-    keep = 0
-    for batch in batches:
-        if keep + len(batch) > len(written):
-            break
-        keep += len(batch)
-    try:
-        lines = [json.loads(line) for line in written[:keep]]
-        same = all(
-            line[key] == value
-            for line, item in zip(lines, (item for batch in batches for item in batch), strict=False)
-            for key, value in item.record.items()
-        )
-    except (ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        raise UsageError(
-            f"{path} holds answers to other items than this run's; replace them with overwrite=true"
-        )
-    with path.open("r+b") as file:
-        file.truncate(sum(map(len, written[:keep])))
-    return lines
+def _bar(title: str, items: Sequence[Item], batches: Sequence[Sequence[Item]], mine: Sequence[int]) -> Any:
+    """One bar for all processes, the first one's; it does not know how far the others are."""
+    here, others = sum(len(batches[number]) for number in mine), processes.count() - 1
+    if others:
+        title += f" (and {others} other process{'es' if others > 1 else ''})"
+    total, there = (here, 0) if others else (len(items), len(items) - here)
+    settings: dict[str, Any] = {"unit": " images", "desc": title, "smoothing": 0.1}
+    return tqdm(total=total, initial=there, disable=processes.rank() > 0, **settings)
 
 
 def _answer(

@@ -1,6 +1,7 @@
 """Checkpoints: any image-text-to-text model of transformers, with its processor, through one path."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,19 @@ class Loaded:
 
 
 def resolve_device(device: str, name: str) -> torch.device:
-    """Raises: UsageError when this machine has no such device."""
+    """``auto`` gives each process an accelerator of its own, if there are as many.
+
+    Raises: UsageError when this machine has no such device.
+    """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     if device == "auto":
-        return accelerator or torch.device("cpu")
+        if accelerator is None:
+            return torch.device("cpu")
+        if "LOCAL_RANK" not in os.environ:
+            return accelerator
+        return torch.device(
+            accelerator.type, int(os.environ["LOCAL_RANK"]) % torch.accelerator.device_count()
+        )
     there = ["cpu"]
     if accelerator is not None:
         count = torch.accelerator.device_count()

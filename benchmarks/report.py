@@ -14,6 +14,9 @@ LEGEND = (
     "greedy on the same images; * marks an interval of the difference that excludes 0."
 )
 
+ABREAST = 4
+"""Methods side by side in one table."""
+
 DIGITS = {"length": 2, "objects": 2}
 """Decimals of the figures that are no percentages."""
 
@@ -38,17 +41,18 @@ def terminal(
 
 
 def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list[str]:
-    """One table for each model and task: a line a figure, a column a method."""
+    """For each model and task a line a figure, a column a method; as many tables as that makes readable."""
     parts = []
     for (model, task), group in groupby(rows, key=lambda row: (row["model"], row["task"])):
-        columns = list(group)
-        lines = [
-            [name, *(_cell(row["figures"][name], DIGITS.get(name, 1)) for row in columns)]
-            for name in columns[0]["figures"]
-        ]
-        headers = ["", *(row["method"] for row in columns)]
-        parts.append(heading.format(f"{model}, {task}, n = {columns[0]['n']} images"))
-        parts.append(tabulate(lines, headers, tablefmt=style, disable_numparse=True))
+        all_columns = list(group)
+        parts.append(heading.format(f"{model}, {task}, n = {all_columns[0]['n']} images"))
+        for columns in (all_columns[i : i + ABREAST] for i in range(0, len(all_columns), ABREAST)):
+            lines = [
+                [name, *(_cell(row["figures"][name], DIGITS.get(name, 1)) for row in columns)]
+                for name in columns[0]["figures"]
+            ]
+            headers = ["", *(row["method"] for row in columns)]
+            parts.append(tabulate(lines, headers, tablefmt=style, disable_numparse=True))
     return parts
 
 

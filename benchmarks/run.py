@@ -5,9 +5,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import pictures, report
+from benchmarks import pictures, processes, report
+from benchmarks.answered import Line
 from benchmarks.folder import RunFolder, open_folder
-from benchmarks.generation import Line, generate
+from benchmarks.generation import generate
 from benchmarks.methods import Method
 from benchmarks.models import Loaded
 from benchmarks.plan import Job, Plan, plan
@@ -23,8 +24,14 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     Raises: UsageError on what the user can mend; nothing is written before everything was checked.
     """
     planned = plan(config)
-    folder = open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
-    print(f"run folder {path} (if it is stopped, the same command with folder={path} goes on)", flush=True)
+    first = processes.rank() == 0
+    folder = RunFolder(path)
+    if first:
+        folder = open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
+        print(
+            f"run folder {path} (if it is stopped, the same command with folder={path} goes on)", flush=True
+        )
+    processes.wait()
     tuned: dict[str, Tuned] = {}
     rows: list[dict[str, Any]] = []
     unread: set[tuple[str, str]] = set()
@@ -32,9 +39,9 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     for name, checkpoint in planned.models.items():
         loaded = checkpoint.load(name)
         tuned[name] = tune(planned, loaded, folder)
-        folder.write(
-            "tuning.json", {"rule": RULE, "models": {model: asdict(t) for model, t in tuned.items()}}
-        )
+        if first:
+            told = {"rule": RULE, "models": {model: asdict(t) for model, t in tuned.items()}}
+            folder.write("tuning.json", told)
         for job in planned.jobs:
             answers = {
                 method.name: answer(
@@ -49,9 +56,12 @@ def run(config: Mapping[str, Any], path: Path) -> None:
                 if "error" in line
             }
             rows += compare(name, job, answers, planned.config["bootstrap"])
-        observed[name] = pictures.observe(
-            loaded, planned.jobs, config["pictures"]["captions"], config["generation"]["batch_size"]
-        )
+        if first:
+            observed[name] = pictures.observe(
+                loaded, planned.jobs, config["pictures"]["captions"], config["generation"]["batch_size"]
+            )
+    if not first:
+        return
     folder.write("scores.json", {"rows": rows})
     folder.write("table.md", report.document(rows, tuned, unread))
     pictures.draw(observed, folder.path)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.generation import Line
+from benchmarks.answered import Line
 from benchmarks.plan import Job
 from benchmarks.statistics import Interval, intervals
 from benchmarks.tasks import figures

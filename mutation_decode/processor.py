@@ -251,14 +251,15 @@ class MutationLogitsProcessor(LogitsProcessor):
             assert self.detector is not None
             assert done.largest is not None
             why = (
-                "the detector fired, but found no blocks of the kind that the strategy leaves out"
+                "the detector fired, but between its critical readout and its mutations no block was left to "
+                "leave out. Begin earlier with Detector(critical=...)."
                 if bool(done.fired)
                 else f"the largest js in blocks {self._watched.start}..{self._watched.stop - 1} was "
-                f"{float(done.largest):.3g} nats, the threshold is {self.detector.threshold:.3g}"
+                f"{float(done.largest):.3g} nats, the threshold is {self.detector.threshold:.3g}. Lower "
+                f"Detector(threshold=...) or look at other blocks with Detector(critical=...)."
             )
             warnings.warn(
-                f"{type(self.strategy).__name__} never acted in this generate: {why}. Lower "
-                f"Detector(threshold=...) or look at other blocks with Detector(critical=...).",
+                f"{type(self.strategy).__name__} never acted in this generate: {why}",
                 UserWarning,
                 stacklevel=3,
             )

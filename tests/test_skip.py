@@ -340,3 +340,12 @@ def test_law_6_the_next_generate_works_after_an_exception_in_a_second_run(one: F
             (one.generate(0, 1, logits_processor=[processor], **FULL), want),
         ):
             assert all(torch.equal(a, b) for a, b in zip(out.logits, first.logits, strict=True))
+
+
+def test_law_10_sets_that_are_all_empty_are_told(one: Family) -> None:
+    detector = Detector(threshold=0.0, critical=4)  # every block mutates, the one at the critical readout too
+    with (
+        MutationLogitsProcessor(one.model, Skip.stable(), detector=detector) as processor,
+        pytest.warns(UserWarning, match=r"never acted.*the detector fired, but.*Begin earlier"),
+    ):
+        one.generate(0, logits_processor=[processor])

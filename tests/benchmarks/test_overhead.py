@@ -58,7 +58,7 @@ def test_a_row_for_every_method_and_batch(command, tmp_path, capsys):
     ]
     for row in rows:
         assert 0 < row["lowest"] <= row["time"] <= row["highest"]
-        assert len(row["ratios"]) == 2
+        assert len(row["ratios"]) >= 2
         assert row["tokens_per_second"] > 0
         assert row["memory"] is None, "on the CPU nobody knows it"
     acted = {name: {row["percent_acted"] for row in rows if row["method"] == name} for name in NAMES}

@@ -42,6 +42,7 @@ def batches(monkeypatch):
     return sizes
 
 
+@pytest.mark.filterwarnings("ignore:Skip never acted")  # four blocks have no stable phase
 def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_path, capsys):
     run = tmp_path / "run"
     assert (
@@ -53,6 +54,10 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
             "tune=true",
             "~method.contrast.tune",
             "+method.contrast.tune={alpha:[0.5,1.0],detector:{threshold:[0.0]}}",
+            "~method.skip.tune",
+            "+method.skip.tune={detector:{threshold:[0.0]}}",
+            "method.skip.detector.threshold=0.0",
+            "method.skip-always.layers=[3]",
             "~method.dola.tune",
             "+method.dola.tune={layers:[low,high]}",
             "task.miniature-amber.n=5",
@@ -62,7 +67,7 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
         == 0
     )
     rows = json.loads((run / "scores.json").read_text())["rows"]
-    assert len(rows) == 2 * 3 * 3
+    assert len(rows) == 2 * 8 * 3
     for row in rows:
         assert set(row) == {"model", "method", "task", "n", "figures"}
         assert FIGURES[row["task"]] | {"length", "fired"} <= set(row["figures"])
@@ -75,6 +80,8 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
     assert numbers["greedy", "miniature-chair"] == (6, 0)
     assert numbers["dola", "miniature-amber"] == (5, 100)
     assert numbers["contrast", "miniature-chair"] == (6, 100)
+    assert numbers["skip", "miniature-chair"] == (6, 100)
+    assert numbers["skip-always", "miniature-amber"] == (5, 100)
     assert numbers["greedy", "miniature-yesno"][0] == 3
     answered = lines(run / "predictions" / "miniature-natural" / "dola" / "miniature-yesno.jsonl")
     assert len(answered) == 18, "one line a question"
