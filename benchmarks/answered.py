@@ -6,6 +6,7 @@ processes.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,7 @@ class Answered:
     @contextmanager
     def appending(self) -> Iterator[Callable[[int, list[Line]], None]]:
         """A function that keeps a batch's lines for good, given its number."""
-        alone = processes.count() == 1 and self.open == list(range(len(self._found), len(self._batches)))
+        alone = processes.count() == 1 and not _parts(self._path)
         path = self._path if alone else self._path.with_suffix(f".{processes.rank()}.part")
         if not alone:
             _cut_half_line(path)
@@ -76,7 +77,8 @@ class Answered:
 
 
 def _parts(path: Path) -> list[Path]:
-    return sorted(path.parent.glob(f"{path.stem}.*.part"))
+    named = re.compile(re.escape(path.stem) + r"\.\d+\.part")
+    return sorted(part for part in path.parent.glob("*.part") if named.fullmatch(part.name))
 
 
 def _cut(path: Path, batches: Sequence[Sequence[Item]]) -> None:

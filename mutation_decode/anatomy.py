@@ -7,6 +7,7 @@ The parts are read off the order in which modules ran, then checked: the tail ap
 output has to be what entered the head. A model that does not pass is refused, never guessed at.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,18 +97,71 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
+class _PerThread:
+    """Stands in for a module's forward; a thread that has put nothing in its place gets the module's own."""
+
+    lock = threading.Lock()
+
+    def __init__(self, module: nn.Module) -> None:
+        self.before = module.__dict__.get("forward")
+        self.plain = module.forward
+        self.of: dict[int, Callable[..., Any]] = {}
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.of.get(threading.get_ident(), self.plain)(*args, **kwargs)
+
+
 @contextmanager
-def standing_in(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """Another function in place of a module's forward, on this instance only, its hooks left as they are."""
-    before = module.__dict__.get("forward")
-    module.forward = forward
+def standing_in(
+    module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Another function in place of a module's forward, on this instance and in this thread only.
+
+    Args:
+        make: is given the forward that was there, and returns the one to use.
+    """
+    me = threading.get_ident()
+    with _PerThread.lock:
+        there = module.__dict__.get("forward")
+        stand_in = there if isinstance(there, _PerThread) else _PerThread(module)
+        outer = stand_in.of.get(me)
+        stand_in.of[me] = make(outer or stand_in.plain)
+        module.forward = stand_in
     try:
         yield
     finally:
-        if before is None:
-            del module.forward
-        else:
-            module.forward = before
+        with _PerThread.lock:
+            if outer is None:
+                del stand_in.of[me]
+            else:
+                stand_in.of[me] = outer
+            if not stand_in.of and stand_in.before is None:
+                del module.forward
+            elif not stand_in.of and stand_in.before is not None:
+                module.forward = stand_in.before
+
+
+def runs(model: nn.Module, inputs: Mapping[str, Any]) -> bool:
+    """Whether a model can run on these inputs at all."""
+    try:
+        with undisturbed(model):
+            model(**inputs)
+    except Exception:
+        return False
+    return True
+
+
+def apart(one: Tensor, other: Tensor) -> tuple[float, float]:
+    """How far two computations of the same logits lie apart, and how far they may.
+
+    Entries that a model forbids, with -inf or the lowest number there is, have to be forbidden in both.
+    """
+    one, other = one.detach(), other.detach().to(one.device)
+    floor = torch.finfo(one.dtype).min / 2
+    real, same = (one > floor) & (one < -floor), (other > floor) & (other < -floor)
+    if not torch.equal(real, same) or not bool(real.any()):
+        return float("inf"), 0.0
+    return float((one - other)[real].abs().max()), tolerance(other[real])
 
 
 def tolerance(logits: Tensor) -> float:
@@ -131,6 +185,18 @@ def first_tensor(value: Any) -> Tensor:
             if isinstance(item, Tensor):
                 return item
     raise TypeError(f"expected a tensor or a tuple with one, got {type(value).__name__}.")
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors(item)
 
 
 def first_parameter(module: nn.Module) -> Tensor:

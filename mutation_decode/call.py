@@ -25,19 +25,22 @@ class Call:
     """The state of one generate call; nothing of it outlives the call but the trace.
 
     Args:
-        fillers: `[any]` ids that finished rows go on with; what such a row says, nobody reads.
+        ends: `[any]` ids that end a row; what it says after one, nobody reads.
     """
 
-    def __init__(self, lens: LogitLens, recorder: Recorder | None, fillers: Tensor) -> None:
+    def __init__(self, lens: LogitLens, recorder: Recorder | None, ends: Tensor) -> None:
         self.recorder = recorder
         self.unwrap = False
         self.steps = 0
         self.decided: Decision | None = None
         self.fired: Tensor | None = None
         self.acted: Tensor | None = None
+        self.barred: Tensor | None = None
         self.largest: Tensor | None = None
         self._lens = lens
-        self._fillers = fillers
+        self._ends = ends
+        self._prompt = 0
+        self._ended: Tensor | None = None
         self._readout: Readout | None = None
 
     def freeze(self) -> None:
@@ -62,19 +65,25 @@ class Call:
         self._lens.paused = False
 
     def running(self, ids: Tensor | None, rows: Tensor) -> Tensor:
-        """Which rows `[rows]` are not finished, from the ids that end with the last token; like `rows`."""
+        """Which rows `[rows]` go on, from the ids of the forward at hand, which end with the last token."""
         running = torch.ones_like(rows, dtype=torch.bool)
-        if (
-            self.steps == 0 or ids is None or len(ids) != len(rows)
-        ):  # at first the ids are the prompt, or empty
+        if self.steps == 0 or ids is None or len(ids) != len(rows):  # at first the ids are the prompt
             return running
-        self._fillers = self._fillers.to(ids.device)
-        return ~torch.isin(ids[:, -1], self._fillers).to(rows.device)
+        ended = torch.isin(ids[:, -1], self._ends.to(ids.device)).to(rows.device)
+        return ~ended if self._ended is None else ~(ended | self._ended)
+
+    def bar(self, rows: Tensor) -> None:
+        """Notes that blocks were found for some of these rows, and could not be left out."""
+        self.barred = _or(self.barred, rows.any())
 
     def note(self, decision: Decision, acts: Tensor, watched: range, input_ids: Tensor) -> None:
         """Keeps what the trace and the final warning need, on the device."""
         m = decision.mutations
-        running = self.running(input_ids, m.fired)
+        if self.steps == 0:
+            self._prompt = input_ids.shape[1]
+        self._ends = self._ends.to(input_ids.device)
+        self._ended = torch.isin(input_ids[:, self._prompt :], self._ends).any(dim=-1).to(m.fired.device)
+        running = ~self._ended
         self.steps += 1
         self.fired = _or(self.fired, (m.fired & running).any())
         self.acted = _or(self.acted, (acts & running).any())

@@ -42,8 +42,9 @@ class GenerateCall:
 
     def setting(self, name: str) -> Any:
         """A setting as generate will see it: from the arguments, generation_config, or the model's own."""
+        if name in self.arguments:
+            return self.arguments[name]  # None too: generate takes it for a wish
         for source in (
-            self.arguments,
             self.arguments.get("generation_config"),
             getattr(self.model, "generation_config", None),
         ):

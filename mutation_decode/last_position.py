@@ -76,6 +76,11 @@ class BlockCall:
         bound.arguments[next(iter(bound.arguments))] = state
         return bound.args, bound.kwargs
 
+    def forget(self) -> None:
+        """Leaves the cache as a block leaves it that will not run again."""
+        for layer in self._layers:
+            layer.__dict__.pop("update", None)
+
     def lengths(self) -> list[int]:
         """How many positions the cache layers of the block have seen; those of running states cannot tell."""
         return [int(layer.get_seq_length()) for layer in self._layers if hasattr(layer, "get_seq_length")]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .anatomy import BY_HAND, Anatomy, first_tensor, probe_inputs, tolerance, undisturbed
+from .anatomy import BY_HAND, Anatomy, apart, first_tensor, probe_inputs, runs, undisturbed
 from .readout import Readout
 
 
@@ -139,7 +139,7 @@ class LogitLens:
         except Exception as error:
             if not self._verify:
                 raise  # it was compared, and does not match
-            if _runs(owner, inputs):
+            if runs(owner, inputs):
                 raise ValueError(
                     f"{type(owner).__name__}: its layers cannot be read with its own head "
                     f"({type(error).__name__}: {error}). {BY_HAND}"
@@ -236,7 +236,7 @@ class LogitLens:
 
     def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
         self._verify = False
-        off, allowed = float((read - own).detach().abs().max()), tolerance(own.detach())
+        off, allowed = apart(read, own)
         if not off <= allowed:
             raise ValueError(
                 f"{name}: the last block read through the lens differs from the model's own logits by "
@@ -246,15 +246,6 @@ class LogitLens:
 
 class BlockDidNotRunError(RuntimeError):
     """A block that is to be read took no part in a forward, as cross-attention blocks do without an image."""
-
-
-def _runs(owner: nn.Module, inputs: Mapping[str, Any]) -> bool:
-    try:
-        with undisturbed(owner):
-            owner(**inputs)
-    except Exception:
-        return False
-    return True
 
 
 def logits_of(output: Any) -> Tensor:

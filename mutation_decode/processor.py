@@ -18,7 +18,7 @@ from .detection import DEFAULT_DETECTOR, Detector, Mutations
 from .intercept import GenerateCall
 from .lens import LogitLens
 from .readout import Readout
-from .refusals import end_tokens, filler_tokens, refuse_if_impossible
+from .refusals import end_tokens, refuse_if_impossible
 from .removal import Removal
 from .rerun import Rerun
 from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Skip, Strategy
@@ -177,8 +177,10 @@ class MutationLogitsProcessor(LogitsProcessor):
         call, readout = self._call, self._lens.take()
         assert call is not None
         found = self._decision(readout)
-        goes_on = call.running(ids, found.mutations.fired) & ~found.skipped[:, :lowest].any(dim=-1)
-        decision = Decision(found.mutations, found.skipped & goes_on[:, None])
+        running = call.running(ids, found.mutations.fired)
+        barred = found.skipped[:, :lowest].any(dim=-1)
+        call.bar(barred & running)
+        decision = Decision(found.mutations, found.skipped & (running & ~barred)[:, None])
         call.decide(readout, decision)
         return decision.skipped
 
@@ -212,7 +214,7 @@ class MutationLogitsProcessor(LogitsProcessor):
             )
             self._refuse_beside_others(call)
             with self._lens as lens, self._changed():
-                self._call = Call(lens, Recorder() if self._tracing else None, filler_tokens(call))
+                self._call = Call(lens, Recorder() if self._tracing else None, end_tokens(call))
                 if self._tracing and (call.setting("num_beams") or 1) > 1:
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
@@ -250,14 +252,18 @@ class MutationLogitsProcessor(LogitsProcessor):
             self._warned = True
             assert self.detector is not None
             assert done.largest is not None
-            why = (
-                "the detector fired, but between its critical readout and its mutations no block was left to "
-                "leave out. Begin earlier with Detector(critical=...)."
-                if bool(done.fired)
-                else f"the largest js in blocks {self._watched.start}..{self._watched.stop - 1} was "
-                f"{float(done.largest):.3g} nats, the threshold is {self.detector.threshold:.3g}. Lower "
-                f"Detector(threshold=...) or look at other blocks with Detector(critical=...)."
-            )
+            if done.barred is not None and bool(done.barred):
+                why = "what it found at the first token cannot be left out of the end of this model's prompt."
+            elif bool(done.fired):
+                why = (
+                    "the detector fired, but left nothing to skip. Begin earlier with Detector(critical=...)."
+                )
+            else:
+                why = (
+                    f"the largest js in blocks {self._watched.start}..{self._watched.stop - 1} was "
+                    f"{float(done.largest):.3g} nats, the threshold is {self.detector.threshold:.3g}. Lower "
+                    f"Detector(threshold=...) or look at other blocks with Detector(critical=...)."
+                )
             warnings.warn(
                 f"{type(self.strategy).__name__} never acted in this generate: {why}",
                 UserWarning,
@@ -268,7 +274,7 @@ class MutationLogitsProcessor(LogitsProcessor):
 
 def _lowest(strategy: ForwardStrategy, watched: range) -> int:
     """The lowest block that a strategy may leave out: of a strategy of the user's own, it may be any."""
-    if not isinstance(strategy, Skip):
+    if type(strategy) is not Skip:
         return 0
     return watched.start if strategy.layers is None else strategy.layers[0]
 

@@ -73,14 +73,6 @@ def end_tokens(call: GenerateCall) -> Tensor:
     return torch.as_tensor([] if end is None else end, dtype=torch.long).cpu().reshape(-1)
 
 
-def filler_tokens(call: GenerateCall) -> Tensor:
-    """The ids that finished rows go on with: the end tokens and padding, `[any]`, on the CPU."""
-    pad = call.setting("pad_token_id")
-    return torch.cat(
-        [end_tokens(call), torch.as_tensor([] if pad is None else pad, dtype=torch.long).cpu().reshape(-1)]
-    )
-
-
 REASONS: dict[str, Callable[[GenerateCall], bool]] = {
     "continuous batching (cache_implementation='paged') ignores logits processors, so the method would not "
     "be in effect; leave cache_implementation out.": _paged,

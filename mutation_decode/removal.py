@@ -5,7 +5,7 @@ Of the prompt as well (depth compression): they do not run at all, at any positi
 layers how many positions they have seen, so the cache layer of such a block is given one number a position.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -53,18 +53,21 @@ class Removal:
             yield
 
     def _absent(self, number: int, block: nn.Module) -> AbstractContextManager[None]:
-        plain, indices, arity = block.forward, cache_indices(block), self._returned[number]
+        indices, arity = cache_indices(block), self._returned[number]
 
-        def forward(*args: Any, **kwargs: Any) -> Any:
-            if not self._lens.listening:
-                return plain(*args, **kwargs)
-            states = first_tensor((*args, *kwargs.values()))
-            for cache in (x for x in (*args, *kwargs.values()) if isinstance(x, Cache)):
-                for index in indices:
-                    _count(self_attention(cache), index, states)
-            return (states, *[None] * (arity - 1)) if arity else states
+        def make(plain: Callable[..., Any]) -> Callable[..., Any]:
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                if not self._lens.listening:
+                    return plain(*args, **kwargs)
+                states = first_tensor((*args, *kwargs.values()))
+                for cache in (x for x in (*args, *kwargs.values()) if isinstance(x, Cache)):
+                    for index in indices:
+                        _count(self_attention(cache), index, states)
+                return (states, *[None] * (arity - 1)) if arity else states
 
-        return standing_in(block, forward)
+            return forward
+
+        return standing_in(block, make)
 
     @contextmanager
     def _bypassed(self, block: nn.Module) -> Iterator[None]:

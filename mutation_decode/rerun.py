@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import Anatomy, first_tensor, probe_inputs, tolerance, undisturbed
+from .anatomy import Anatomy, apart, first_tensor, probe_inputs, tensors, undisturbed
 from .last_position import BlockCall
 from .lens import LogitLens, logits_of, with_logits
 from .replay import Replay, around_the_blocks
@@ -31,14 +31,13 @@ class Rerun:
     Args:
         lens: says which forwards to look at, and has read their layers when it is time to decide.
         first: the lowest block that will ever be left out; those below it are not looked at.
-        inputs: arguments for the forward that tries it out; None for a few tokens of text.
 
     Raises:
         ValueError: if running the blocks again, with none left out, gives other logits than the model's.
             This is tried here, and again before blocks are first left out of a prompt and of a later token.
     """
 
-    def __init__(self, lens: LogitLens, *, first: int = 0, inputs: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, lens: LogitLens, *, first: int = 0) -> None:
         self._lens = lens
         self._first = first
         self._parts: Anatomy = lens.anatomy
@@ -46,8 +45,8 @@ class Rerun:
         self._between = _beside_the_blocks(self._parts, self._bodies)
         self._decide: Decide | None = None
         self._forward: _Forward | None = None
-        self._tried: set[str] = set()
-        self._try(probe_inputs(self._parts.owner) if inputs is None else inputs)
+        self._tried: dict[str, int] = {}  # for a prompt and for a token, the lowest block that was compared
+        self._try(probe_inputs(self._parts.owner))
 
     @contextmanager
     def deciding(self, decide: Decide | None) -> Iterator[None]:
@@ -72,7 +71,9 @@ class Rerun:
             try:
                 yield
             finally:
-                self._forward = None
+                for step in () if self._forward is None else self._forward.steps:
+                    step.call.forget()
+                self._forward = self._decide = None
 
     def _try(self, inputs: Mapping[str, Any]) -> None:
         """A prompt and one more token; a model that cannot run them is tried on its first real input only."""
@@ -89,7 +90,7 @@ class Rerun:
         except NotTheSameError:
             raise
         except Exception as error:
-            if _runs(two_steps, owner):
+            if _work(two_steps, owner):
                 raise ValueError(
                     f"{type(owner).__name__}: its blocks cannot be run a second time, so Skip cannot leave "
                     f"any out ({type(error).__name__}: {error}). Use Contrast."
@@ -115,13 +116,20 @@ class Rerun:
                         f"block {number} ran without a KV cache that transformers knows, and Skip has to "
                         f"correct what later tokens will see; do not set use_cache=False, or use Contrast."
                     )
+                if any(value is extra for value in tensors((args, kwargs)) for extra in self._forward.extras):
+                    raise NotTheSameError(
+                        f"block {number} is given more than states by blocks before it, which leaving them "
+                        f"out would change: Skip cannot leave any out. Use Contrast."
+                    )
                 self._forward.steps.append(_Step(number, module, call))
 
         return keep
 
     def _keep_output(self, _module: nn.Module, _args: Any, output: Any) -> None:
         if self._forward is not None and self._lens.listening:
-            self._forward.steps[-1].left = first_tensor(output)[:, -1:].clone()
+            states = first_tensor(output)
+            self._forward.steps[-1].left = states[:, -1:].clone()
+            self._forward.extras += [extra for extra in tensors(output) if extra is not states]
 
     def _keep_body(self, body: nn.Module, _args: Any, output: Any) -> None:
         if self._forward is not None and self._lens.listening:
@@ -142,20 +150,24 @@ class Rerun:
         left_out = [number for number in chosen if number in forward.numbers]
         if not left_out:
             return None
-        if forward.kind not in self._tried:
+        if left_out[0] < self._tried.get(forward.kind, self._parts.depth):
             self._compare(forward, left_out[0], own)
         moved = self._run_again(forward, left_out[0], skip)
         return with_logits(output, own, torch.cat([own[:, :-1], moved.to(own.device)], dim=1))
 
     def _compare(self, forward: "_Forward", first: int, own: Tensor) -> None:
         """Runs the blocks above `first` again, all of them: the logits have to be the model's own."""
-        self._tried.add(forward.kind)
+        self._tried[forward.kind] = first
         nothing = torch.zeros(own.shape[0], self._parts.depth, dtype=torch.bool, device=own.device)
         lengths = [step.call.lengths() for step in forward.steps]
-        again, own = self._run_again(forward, first, nothing), own[:, -1:]
+        own = own[:, -1:]
+        try:
+            again = self._run_again(forward, first, nothing)
+        except (RuntimeError, IndexError, TypeError) as error:
+            raise self._not_the_same(forward, f"fail ({type(error).__name__}: {error})") from error
         if lengths != [step.call.lengths() for step in forward.steps]:
             raise self._not_the_same(forward, "leave a cache of another length")
-        off, allowed = float((again.to(own.device) - own).abs().max()), tolerance(own)
+        off, allowed = apart(again, own)
         if not off <= allowed:
             what = f"give logits {off:.3g} away from its own (allowed {allowed:.3g})"
             raise self._not_the_same(forward, what)
@@ -199,6 +211,7 @@ class _Forward:
 
     replay: Replay
     steps: list[_Step] = field(default_factory=list)
+    extras: list[Tensor] = field(default_factory=list)
 
     @property
     def numbers(self) -> dict[int, int]:
@@ -234,7 +247,7 @@ def _where(skip: Tensor, one: Tensor, other: Tensor) -> Tensor:
     return torch.where(skip, one.to(other.device), other)
 
 
-def _runs(steps: Callable[[], None], owner: nn.Module) -> bool:
+def _work(steps: Callable[[], None], owner: nn.Module) -> bool:
     try:
         with undisturbed(owner):
             steps()

@@ -117,7 +117,7 @@ def _dynamic_sliding(layer: Any, positions: int) -> Undo:
     plain = layer.update
 
     def update(*args: Any, **kwargs: Any) -> Any:
-        del layer.update
+        layer.__dict__.pop("update", None)
         seen.append(plain(*args, **kwargs))
         return seen[-1]
 

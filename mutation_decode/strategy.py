@@ -162,8 +162,10 @@ class Skip:
     these blocks at these tokens. `Skip()` leaves out the mutation layers, the paper's skip.2.
 
     The first token is made at the end of the prompt. Layers that keep one running state (linear attention,
-    Mamba) cannot go back into a prompt; where such a block lies above a chosen one, the first token stays as
-    the model had it, and `Trace.skipped` shows that.
+    Mamba) cannot go back into a prompt, nor can prompts whose positions look ahead (PaliGemma). Where blocks
+    that are found lie below such a one, the first token stays as the model had it; `Trace.skipped` shows it.
+    What generate hands out beside tokens, scores and logits (hidden states, attentions) is of the forward
+    before anything was left out. Forwards that you make of the model yourself meanwhile are treated alike.
 
     Attributes:
         which: the blocks to leave out, of those that the detector finds: ``mutations``; ``stable``, from the
@@ -191,6 +193,8 @@ class Skip:
             raise ValueError(f"which is one of {', '.join(get_args(Found))}, got {self.which!r}.")
         if self.keep is not None and (not isinstance(self.keep, int) or self.keep < 1):
             raise ValueError(f"keep is a number of blocks, at least 1, or None, got {self.keep!r}.")
+        if self.layers is not None and self.which != "mutations":
+            raise ValueError(f"layers is a set of your own, beside which which={self.which!r} means nothing.")
         if self.keep is not None and self.which != "to_last":
             raise ValueError("keep says what which='to_last' leaves at the end; leave it out.")
         if self.layers is None and (self.gated or self.prompt):
@@ -200,7 +204,7 @@ class Skip:
         if self.gated and self.prompt:
             raise ValueError("gated asks the detector at every token, and a prompt has none: choose one.")
         if self.layers is not None:
-            layers = tuple(self.layers)
+            layers = tuple(self.layers) if isinstance(self.layers, Iterable) else ()
             if not layers or any(isinstance(i, bool) or not isinstance(i, int) or i < 0 for i in layers):
                 raise ValueError(f"layers are blocks, whole numbers from 0 on, got {self.layers!r}.")
             object.__setattr__(self, "layers", tuple(sorted(set(layers))))

@@ -1,6 +1,7 @@
 """Skip as a strategy: which blocks it names, what it refuses, and what a generate call with it is."""
 
 import math
+import threading
 import warnings
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 from families import Family, ours_on
 from torch import Tensor
+from transformers import StoppingCriteria
 
 from mutation_decode import Contrast, Detector, MutationDecoder, MutationLogitsProcessor, Readout, Skip
 
@@ -24,6 +26,13 @@ def found(strategy: Skip, js: list[list[float]], detector: Detector) -> list[lis
     skips = strategy.skips(readout, mutations)
     assert skips.dtype == torch.bool
     return [row.nonzero().flatten().tolist() for row in skips]
+
+
+class GoesOn(StoppingCriteria):  # type: ignore[misc]
+    """Looks at the tokens, and never stops."""
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
 CALM, LATE = [0.5] * 18 + [0.0] * 14, [0.5] * 18 + [0, 0, 0.2, 0, 0, 0.3, 0, 0, 0, 0, 0, 0.1, 0, 0.6]
@@ -73,6 +82,8 @@ def test_a_row_that_does_not_settle_is_left_alone() -> None:
         ({"layers": [True]}, "whole numbers from 0 on"),
         ({"which": "to_last", "keep": 0}, "keep is a number of blocks, at least 1"),
         ({"keep": 2}, "keep says what which='to_last' leaves"),
+        ({"layers": 5}, "whole numbers from 0 on, got 5"),
+        ({"layers": [1], "which": "stable"}, "beside which which='stable' means nothing"),
         ({"gated": True}, "name it with layers="),
         ({"prompt": True}, "name it with layers="),
         ({"layers": [1], "gated": True, "prompt": True}, "choose one"),
@@ -217,19 +228,52 @@ def test_a_strategy_of_the_users_own(one: Family) -> None:
         one.generate(0, 1, logits_processor=[processor])
 
 
-def test_finished_rows_are_not_run_again(one: Family, counted: dict[str, int]) -> None:
+def test_finished_rows_are_left_alone_and_alone_they_cost_nothing(
+    one: Family, counted: dict[str, int]
+) -> None:
     strategy = Skip(layers=[6], gated=True)
     with MutationLogitsProcessor(one.model, strategy, detector=ALWAYS, trace=True) as processor:
         answers = one.answers(0, 1, logits_processor=[processor])
         end = int(answers[0, 2])
         assert end not in answers[1, :2].tolist()
-        counted["runs"] = 0
         out = one.answers(0, 1, logits_processor=[processor], eos_token_id=end)
-    trace = processor.trace
-    assert trace is not None
-    assert torch.equal(trace.skipped.any(-1) | ~trace.generated, torch.ones_like(trace.generated))
-    assert not trace.skipped[~trace.generated].any()
-    assert len(out[1]) > 3, "the other row goes on"
+        trace = processor.trace
+        assert trace is not None
+        assert torch.equal(trace.skipped.any(-1), trace.generated)
+        assert len(out[1]) > 3, "the other row goes on"
+        one.answers(0, logits_processor=[processor])
+        counted["runs"] = 0
+        lone = one.model.generate(
+            **one.batch(0),
+            **{"max_new_tokens": 10, "do_sample": False, "logits_processor": [processor]},
+            eos_token_id=end,
+            stopping_criteria=[GoesOn()],
+        )
+    assert counted["runs"] == (lone.shape[1] - len(one.prompts[0])) * 8 + 3, "three tokens ran block 7 again"
+
+
+def test_a_wish_for_no_end_is_heard(one: Family) -> None:
+    """eos_token_id=None: no row ends, whatever the model's configuration says."""
+    strategy = Skip(layers=[6], gated=True)
+    with MutationLogitsProcessor(one.model, strategy, detector=ALWAYS, trace=True) as processor:
+        want = one.answers(0, 1, logits_processor=[processor])
+        one.model.generation_config.eos_token_id = int(want[0, 3])
+        try:
+            found = one.answers(0, 1, logits_processor=[processor], eos_token_id=None)
+        finally:
+            one.model.generation_config.eos_token_id = None
+    assert torch.equal(found, want)
+    assert processor.trace is not None
+    assert processor.trace.skipped.any(-1).all()
+    assert processor.trace.generated.all()
+
+
+def test_a_row_that_says_the_padding_token_goes_on(one: Family) -> None:
+    strategy = Skip(layers=[6], gated=True)
+    with MutationLogitsProcessor(one.model, strategy, detector=ALWAYS, trace=True) as processor:
+        want = one.answers(0, logits_processor=[processor])
+        found = one.answers(0, logits_processor=[processor], pad_token_id=int(want[0, 2]), eos_token_id=116)
+    assert torch.equal(found, want)
 
 
 def test_the_scores_that_other_processors_see_come_of_the_shortened_forward(one: Family) -> None:
@@ -262,10 +306,6 @@ def test_law_1_a_call_that_does_not_use_it_is_untouched(one: Family) -> None:
 
 @pytest.mark.parametrize("strategy", SETS)
 def test_a_threads_own_generate_is_untouched_while_blocks_are_left_out(one: Family, strategy: Skip) -> None:
-    import threading
-
-    from transformers import StoppingCriteria
-
     plain = one.generate(0, 1, **FULL)
     seen: list[Any] = []
 
@@ -317,6 +357,35 @@ def test_law_3_a_row_decodes_the_same_alone_in_a_batch_and_permuted(family: Fami
             torch.testing.assert_close(same, scores[rows], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", SETS)
+def test_two_threads_skip_on_one_model_and_leave_it_as_it_was(one: Family, strategy: Skip) -> None:
+    """They meet in the middle of a forward: each begins one, and waits there for the other."""
+    prompts, meet, found = (0, 2), threading.Barrier(2, timeout=60), {}
+    processors = [MutationLogitsProcessor(one.model, strategy, detector=ALWAYS) for _ in prompts]
+    want = [one.answers(row, logits_processor=[p]) for row, p in zip(prompts, processors, strict=True)]
+    plain = one.answers(0)
+
+    def wait(*_: Any) -> None:
+        meet.wait()
+
+    hook = one.model.lm_head.register_forward_pre_hook(wait)
+
+    def use(row: int, processor: Any) -> None:
+        found[row] = one.answers(row, logits_processor=[processor])
+
+    threads = [threading.Thread(target=use, args=pair) for pair in zip(prompts, processors, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    hook.remove()
+    for processor in processors:
+        processor.close()
+    assert all(torch.equal(found[row], answer) for row, answer in zip(prompts, want, strict=True))
+    assert torch.equal(one.answers(0), plain)
+    assert not any("forward" in module.__dict__ for module in one.model.modules())
+
+
 def test_law_6_the_next_generate_works_after_an_exception_in_a_second_run(one: Family) -> None:
     plain = one.generate(0, 1, **FULL)
     block = one.model.model.language_model.layers[7]
@@ -346,6 +415,8 @@ def test_law_10_sets_that_are_all_empty_are_told(one: Family) -> None:
     detector = Detector(threshold=0.0, critical=4)  # every block mutates, the one at the critical readout too
     with (
         MutationLogitsProcessor(one.model, Skip.stable(), detector=detector) as processor,
-        pytest.warns(UserWarning, match=r"never acted.*the detector fired, but.*Begin earlier"),
+        pytest.warns(
+            UserWarning, match=r"never acted.*the detector fired, but left nothing to skip.*Begin earlier"
+        ),
     ):
         one.generate(0, logits_processor=[processor])

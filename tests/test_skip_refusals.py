@@ -148,7 +148,7 @@ def test_law_9_blocks_that_cannot_run_again(one: Family) -> None:
     block.forward = every_other_time
     try:
         with pytest.raises(
-            ValueError, match=r"cannot be run a second time.*RuntimeError: not twice.*Use Contrast"
+            ValueError, match=r"run a second time.*RuntimeError: not twice.*Use Contrast"
         ):
             MutationLogitsProcessor(one.model, Skip(), anatomy=parts)
     finally:
@@ -173,3 +173,52 @@ def test_law_9_blocks_that_hand_on_more_than_states_stay_in_the_prompt() -> None
         MutationLogitsProcessor(model, Skip(layers=[4], prompt=True)).close()
     finally:
         del block.forward
+
+
+def test_law_9_blocks_that_give_each_other_more_than_states() -> None:
+    """What a block makes beside its states (which keys to look at, where to route) enters the next one."""
+    model = build(chameleon).model
+    first, second = model.model.layers[5], model.model.layers[6]
+    made: list[Any] = []
+    plain = first.forward, second.forward
+
+    def makes(*args: Any, **kwargs: Any) -> Any:
+        (states,) = plain[0](*args, **kwargs)
+        made[:] = [states.mean()]
+        return states, made[0]
+
+    handles = [
+        second.register_forward_pre_hook(
+            lambda _b, args, kw: (args, {**kw, "more": made[0]}), with_kwargs=True
+        )
+    ]
+    first.forward, second.forward = makes, lambda *args, more=None, **kwargs: plain[1](*args, **kwargs)
+    try:
+        with pytest.raises(ValueError, match=r"block 6 is given more than states by blocks before it"):
+            MutationLogitsProcessor(model, Skip())
+        MutationLogitsProcessor(
+            model, Skip(layers=[6], gated=True)
+        ).close()  # nothing above block 6 is given it
+    finally:
+        handles[0].remove()
+        del first.forward, second.forward
+
+
+def test_law_9_a_model_that_forbids_tokens_is_compared_on_the_others() -> None:
+    """Chameleon writes the lowest number there is over its image tokens; that must not hide a difference."""
+    model = build(chameleon).model
+    block = model.model.layers[5]
+    plain = block.forward
+    block.forward = lambda *args, **kwargs: (plain(*args, **kwargs)[0] + torch.rand(()),)
+    try:
+        with pytest.raises(ValueError, match=r"run a second time.*away from its own"):
+            MutationLogitsProcessor(model, Skip())
+    finally:
+        del block.forward
+    bias = model.lm_head.register_forward_hook(
+        lambda _h, _a, out: out.index_fill(-1, torch.tensor([7]), -torch.inf)
+    )
+    try:
+        MutationLogitsProcessor(model, Skip()).close()
+    finally:
+        bias.remove()

@@ -150,3 +150,27 @@ def test_answers_to_other_items_are_refused(tmp_path):
     (tmp_path / "task.0.part").write_text('{"batch": 9, "lines": []}\n')
     with pytest.raises(UsageError, match=r"task\.0\.part holds answers to other items"):
         Answered(path, BATCHES)
+
+
+def test_parts_are_gone_on_with_after_a_second_kill(tmp_path, as_one_of):
+    path = tmp_path / "task.jsonl"
+    for rank in (0, 1):
+        as_one_of(rank, 2)
+        with Answered(path, BATCHES).appending() as append:
+            append(rank, answers(BATCHES[rank]))
+    as_one_of(0, 1)
+    alone = Answered(path, BATCHES)
+    assert alone.open == [2, 3]
+    with alone.appending() as append:
+        append(2, answers(BATCHES[2]))  # and then it is killed
+    last = Answered(path, BATCHES)
+    assert last.open == [3]
+    with last.appending() as append:
+        append(3, answers(BATCHES[3]))
+    assert [line["image_id"] for line in last.lines()] == [str(number) for number in range(7)]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["task.jsonl"]
+
+
+def test_another_task_s_parts_are_not_ours(tmp_path):
+    (tmp_path / "task.b.0.part").write_text('{"batch": 0, "lines": []}\n')
+    assert Answered(tmp_path / "task.jsonl", BATCHES).open == [0, 1, 2, 3]
