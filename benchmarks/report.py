@@ -14,6 +14,11 @@ LEGEND = (
     "greedy on the same images; * marks an interval of the difference that excludes 0."
 )
 
+MCNEMAR = (
+    "For each method: captions or answers of which the figure holds under it and not under greedy, and the "
+    "other way round; two-sided exact p, corrected by Holm over the methods."
+)
+
 ABREAST = 4
 """Methods side by side in one table."""
 
@@ -27,7 +32,7 @@ def document(
     unread: Collection[tuple[str, str]],
 ) -> str:
     """The run's table.md."""
-    parts = ["# Figures", LEGEND, *_tables(rows, "github", "## {}"), "## Knobs", _knobs(tuned)]
+    parts = ["# Figures", LEGEND, *_tables(rows, "github", "## {}"), *_tests(rows), "## Knobs", _knobs(tuned)]
     return "\n\n".join([*parts, *_unread(unread)]) + "\n"
 
 
@@ -72,6 +77,19 @@ def _range(interval: Mapping[str, Any], style: str) -> str:
     if interval["low"] is None or interval["high"] is None:
         return ""
     return f" [{interval['low']:{style}}, {interval['high']:{style}}]"
+
+
+def _tests(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for each model, task and figure that is right or wrong of each caption or answer."""
+    lines = []
+    for (model, task), group in groupby(rows, key=lambda row: (row["model"], row["task"])):
+        found: dict[str, list[str]] = {}
+        for row in group:
+            for figure, test in row["mcnemar"].items():
+                told = f"{row['method']} {test['only_this']}:{test['only_reference']}, p {test['holm']:.2g}"
+                found.setdefault(figure, []).append(told)
+        lines += [f"- {model}, {task}, {figure}: {'; '.join(tests)}" for figure, tests in found.items()]
+    return ["## Exact McNemar tests", MCNEMAR, "\n".join(lines)] if lines else []
 
 
 def _knobs(tuned: Mapping[str, Tuned]) -> str:

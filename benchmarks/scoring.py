@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from benchmarks.answered import Line
 from benchmarks.plan import Job
+from benchmarks.significance import mcnemar
 from benchmarks.statistics import Interval, intervals
 from benchmarks.tasks import figures
 from benchmarks.usage import UsageError
@@ -38,6 +40,8 @@ def compare(
         method: [line for line in lines if line["image_id"] not in lost] for method, lines in answers.items()
     }
     found = {method: figures(job.task, readable(lines)) for method, lines in kept.items()}
+    others = {method: own for method, own in found.items() if method != GREEDY}
+    tests = mcnemar(others, found[GREEDY]) if GREEDY in found else {}
     rows = []
     for method, own in found.items():
         values, differences = intervals(own, found.get(GREEDY), **settings)
@@ -51,6 +55,7 @@ def compare(
                     name: {**_plain(value), "difference": _plain(differences[name]) if differences else None}
                     for name, value in values.items()
                 },
+                "mcnemar": {name: asdict(test) for name, test in tests.get(method, {}).items()},
             }
         )
     return rows

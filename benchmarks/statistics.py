@@ -15,11 +15,16 @@ from scipy.stats import DegenerateDataWarning, bootstrap
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """``scale * sum(numerator) / sum(denominator)``; both ``[images]``; NaN where the denominator is 0."""
+    """``scale * sum(numerator) / sum(denominator)``; both ``[images]``; NaN where the denominator is 0.
+
+    ``outcomes`` ``[captions or answers]`` bool, where the figure is the share of those of which something
+    holds; None for other figures.
+    """
 
     numerator: np.ndarray
     denominator: np.ndarray
     scale: float = 100.0
+    outcomes: np.ndarray | None = None
 
     @property
     def value(self) -> float:
@@ -35,9 +40,15 @@ class Interval:
     high: float
 
 
-def ratio(numerator: Sequence[float], denominator: Sequence[float], scale: float = 100.0) -> Ratio:
+def ratio(
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    scale: float = 100.0,
+    outcomes: Sequence[bool] | None = None,
+) -> Ratio:
     """Columns ``[images]`` as a figure; percent unless ``scale`` says otherwise."""
-    return Ratio(np.asarray(numerator, float), np.asarray(denominator, float), scale)
+    given = None if outcomes is None else np.asarray(outcomes, bool)
+    return Ratio(np.asarray(numerator, float), np.asarray(denominator, float), scale, given)
 
 
 def intervals(

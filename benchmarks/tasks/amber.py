@@ -1,6 +1,8 @@
 """AMBER, generative part: objects named, invented and left out, against annotated truth and typical absences.
 
-Official code and data: github.com/junyangwang0410/AMBER (inference.py), Wang et al. 2023.
+Official code and data: github.com/junyangwang0410/AMBER (inference.py at 5e1fd52), Wang et al. 2023. The
+annotations are read in ``amber_files``, nouns found in ``amber_nouns``, yes/no answers scored in
+``amber_questions``.
 Example: item 1 has the truth sky, forest, grass, person, lake, mountain, road and the typical absences cloud,
 sun, bird, dog, flower. "Three people walking in a grassy field, surrounded by trees" covers person and forest
 (associated with tree).
@@ -49,19 +51,39 @@ class Amber:
         return {
             "CHAIR": ratio(wrong, nouns),
             "Cover": ratio([len(r.covered) for r in responses], [len(r.item.truth) for r in responses]),
-            "Hal": ratio([n > 0 for n in wrong], one),
+            "Hal": ratio([n > 0 for n in wrong], one, outcomes=[n > 0 for n in wrong]),
             "Cog": ratio([len(r.cog) for r in responses], [len(r.item.hallu) for r in responses]),
             "objects": ratio(nouns, one, scale=1),
         }
 
+    def counts(self) -> dict[str, int]:
+        """What the figures divide, pooled over responses; clean: responses without hallucination."""
+        responses = list(self.responses.values())
+        return {
+            "responses": len(responses),
+            "clean": sum(not r.hallucinated for r in responses),
+            "nouns": sum(len(r.nouns) for r in responses),
+            "hallucinated": sum(len(r.hallucinated) for r in responses),
+            "truth": sum(len(r.item.truth) for r in responses),
+            "covered": sum(len(r.covered) for r in responses),
+            "hallu": sum(len(r.item.hallu) for r in responses),
+            "cog": sum(len(r.cog) for r in responses),
+        }
+
     def official(self, start: float = COUNTER_START) -> dict[str, float]:
         """The four figures as the official script prints: denominators from ``start``, rounded to 0.1."""
-        figures = self.figures()
-        pooled = {name: figures[name].numerator.sum() for name in ("CHAIR", "Cover", "Hal", "Cog")}
-        pooled["Hal"] = len(self.responses) - pooled["Hal"]  # the script counts the clean ones
-        shares = {name: 100 * pooled[name] / (figures[name].denominator.sum() + start) for name in pooled}
-        shares["Hal"] = 100 - shares["Hal"]
-        return {name: round(float(share), 1) for name, share in shares.items()}
+        counts = self.counts()
+
+        def share(part: str, whole: str) -> float:
+            return counts[part] / (counts[whole] + start) * 100
+
+        shares = {
+            "CHAIR": share("hallucinated", "nouns"),
+            "Cover": share("covered", "truth"),
+            "Hal": 100 - share("clean", "responses"),  # the script counts the clean ones
+            "Cog": share("cog", "hallu"),
+        }
+        return {name: round(value, 1) for name, value in shares.items()}
 
 
 def exact(noun: str, word: str) -> bool:
@@ -82,7 +104,7 @@ def score(
     Args:
         nouns: id -> nouns of the response, in order, with repetition; those outside the vocabulary (every
             key and every value of ``associations``) are dropped.
-        items: id -> annotation; ids without a response are passed over.
+        items: id -> annotation; ids without a response are passed over (``pope.by_id`` refuses that).
         associations: word -> words that credit its slot (relation.json).
         safe_words: words that are never hallucinated, yet stay in CHAIR's denominator.
         similar: whether a noun stands for an annotated word; the official one is a spaCy similarity above
@@ -146,16 +168,3 @@ def _slots(words: Sequence[str], associations: Mapping[str, Sequence[str]]) -> l
 
 def _first(slots: Sequence[tuple[str, int]], noun: str, same: Callable[[str, str], bool]) -> int | None:
     return next((slot for word, slot in slots if same(noun, word)), None)
-
-
-def extract(text: str) -> list[str]:
-    """Nouns of a response as the official script finds them: nltk's tagger, then WordNet; case counts.
-
-    Raises: LookupError (by nltk, with the download command) without punkt_tab,
-        averaged_perceptron_tagger_eng and wordnet.
-    """
-    import nltk  # half a second, and only this reading needs it
-
-    lemmatize = nltk.stem.WordNetLemmatizer().lemmatize
-    tagged = nltk.pos_tag(nltk.word_tokenize(text))
-    return [lemmatize(word) for word, tag in tagged if tag.startswith("NN")]

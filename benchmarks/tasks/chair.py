@@ -41,11 +41,27 @@ class Chair:
         said = [len(c.mentions) for c in captions]
         one = [1] * len(captions)
         return {
-            "CHAIR_s": ratio([n > 0 for n in wrong], one),
+            "CHAIR_s": ratio([n > 0 for n in wrong], one, outcomes=[n > 0 for n in wrong]),
             "CHAIR_i": ratio(wrong, said),
             "recall": ratio([len(c.covered) for c in captions], [len(c.truth) for c in captions]),
             "objects": ratio(said, one, scale=1),
         }
+
+    def counts(self) -> dict[str, int]:
+        """What the figures divide, summed over all captions."""
+        captions = self.captions.values()
+        return {
+            "captions": len(captions),
+            "hallucinated captions": sum(bool(c.hallucinated) for c in captions),
+            "mentions": sum(len(c.mentions) for c in captions),
+            "hallucinated mentions": sum(len(c.hallucinated) for c in captions),
+            "objects": sum(len(c.truth) for c in captions),
+            "covered objects": sum(len(c.covered) for c in captions),
+        }
+
+    def official(self) -> dict[str, float]:
+        """The figures as the official scripts print them, percent to 0.1."""
+        return {name: round(self.figures()[name].value, 1) for name in ("CHAIR_s", "CHAIR_i", "recall")}
 
 
 def score(mentions: Mapping[str, Sequence[str]], truth: Mapping[str, Set[str]]) -> Chair:

@@ -1,11 +1,13 @@
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
-from benchmarks.tasks import amber
+from benchmarks.tasks import amber, amber_files, amber_nouns
 from benchmarks.tasks.amber import Item
+from benchmarks.tasks.pope import by_id
 
 ASSOCIATIONS = {
     "forest": ["tree", "bush"],
@@ -75,27 +77,43 @@ def test_what_cannot_be_scored_is_refused(nouns, items, message):
         amber.score(nouns, items, associations=ASSOCIATIONS)
 
 
-def test_the_official_figures_come_out_on_166_real_responses(data: Path, monkeypatch):
+def test_the_official_figures_come_out_on_166_real_responses_in_time(data: Path, monkeypatch):
     import nltk
 
     monkeypatch.setattr(nltk.data, "path", [os.fspath(data / "nltk_data")])
-    folder = data / "amber"
-    items = {
-        str(item["id"]): Item(tuple(item["truth"]), tuple(item["hallu"]))
-        for item in json.loads((folder / "annotations.json").read_text())
-        if item["type"] == "generative"
-    }
-    responses = json.loads((folder / "llava15_responses_166.json").read_text())
+    files = amber_files.read(data / "amber")
+    finder = amber_nouns.finder("nltk", files.vocabulary)
+    lines = json.loads((data / "amber" / "llava15_responses_166.json").read_text())
+    started = time.process_time()
+    texts = by_id(((line["id"], line["response"]) for line in lines), list(files.items)[:166])
     counts = amber.score(
-        {str(line["id"]): amber.extract(line["response"]) for line in responses},
-        items,
-        associations=json.loads((folder / "relation.json").read_text()),
-        safe_words=(folder / "safe_words.txt").read_text().split("\n"),
+        {key: finder.find(text) for key, text in texts.items()},
+        files.items,
+        associations=files.associations,
+        safe_words=files.safe_words,
     )
+    spent = time.process_time() - started
     assert counts.official() == {"CHAIR": 7.5, "Cover": 50.9, "Hal": 37.3, "Cog": 3.2}
+    assert counts.counts() == {
+        "responses": 166,
+        "clean": 104,
+        "nouns": 1260,
+        "hallucinated": 95,
+        "truth": 927,
+        "covered": 472,
+        "hallu": 807,
+        "cog": 26,
+    }
     figures = counts.figures()
-    sums = {name: (f.numerator.sum(), f.denominator.sum()) for name, f in figures.items()}
-    assert sums["CHAIR"] == (95, 1260)
-    assert sums["Cover"] == (472, 927)
-    assert sums["Cog"] == (26, 807)
-    assert sums["Hal"] == (166 - 104, 166)
+    assert figures["Cog"].value == pytest.approx(100 * 26 / 807)
+    assert figures["Hal"].value == pytest.approx(100 * (166 - 104) / 166)
+    assert spent * 1004 / 166 < 20, "seconds of one core for all 1,004"
+
+
+def test_missing_and_unknown_ids_are_named_before_anything_is_scored():
+    expected = ["1", "2", "3"]
+    with pytest.raises(ValueError, match=r"1 unknown ids.*\['9'\]; 2 ids without an answer.*\['2', '3'\]"):
+        by_id([(1, "A dog."), (9, "A cat.")], expected)
+    assert list(by_id([(3, "c"), ("1", "a"), (2, "b")], expected).items()) == [
+        *zip("123", "abc", strict=True)
+    ]

@@ -33,14 +33,22 @@ def test_cells_mark_what_is_beyond_chance(cell, text):
 
 
 def test_the_document_names_knobs_and_what_could_not_be_read():
+    test = {"only_this": 1, "only_reference": 9, "p": 0.021, "holm": 0.042}
+    figures = {"CHAIR_i": figure(1.0, 0, 2)}
     rows = [
-        {"model": "m", "method": "greedy", "task": "t", "n": 3, "figures": {"CHAIR_i": figure(1.0, 0, 2)}}
+        {"model": "m", "method": "greedy", "task": "t", "n": 3, "figures": figures, "mcnemar": {}},
+        *(
+            {"model": "m", "method": name, "task": "t", "n": 3, "figures": figures, "mcnemar": {"Hal": test}}
+            for name in ("skip", "dola", "contrast", "deco")
+        ),
     ]
     tuned = {
         "m": Tuned({}, {"contrast": Choice({"alpha": 1.5, "detector": {"threshold": 0.1}}, "the best", ())})
     }
     text = report.document(rows, tuned, {("b.jpg", "truncated")})
-    assert "## m, t, n = 3 images" in text
+    assert text.count("## m, t, n = 3 images") == 1
+    assert text.count("| CHAIR_i |") == 2, "four methods side by side, the fifth below"
+    assert "- m, t, Hal: skip 1:9, p 0.042; dola 1:9, p 0.042; contrast" in text
     assert "- m, contrast: alpha=1.5, detector.threshold=0.1; the best" in text
     assert "1 images could not be read" in text
     assert "b.jpg: truncated" in text

@@ -69,7 +69,7 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
     rows = json.loads((run / "scores.json").read_text())["rows"]
     assert len(rows) == 2 * 8 * 3
     for row in rows:
-        assert set(row) == {"model", "method", "task", "n", "figures"}
+        assert set(row) == {"model", "method", "task", "n", "figures", "mcnemar"}
         assert FIGURES[row["task"]] | {"length", "fired"} <= set(row["figures"])
         for figure in row["figures"].values():
             assert set(figure) == {"value", "low", "high", "difference"}
