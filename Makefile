@@ -12,7 +12,7 @@ $(VENV)/installed: setup.cfg constraints.txt
 	touch $@
 
 bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
-	$(RUN) -m torch.distributed.run --nproc_per_node $(PROCESSES) -m benchmarks experiment=main $(ARGS)
+	$(RUN) -m benchmarks experiment=main processes=$(PROCESSES) $(ARGS)
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

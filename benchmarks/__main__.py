@@ -2,10 +2,11 @@
 
 import os
 import re
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,20 +28,26 @@ def job(config: DictConfig) -> None:
     """One run, or one run of a sweep; a mistake ends it here, before Hydra adds words of its own."""
     from benchmarks.methods import without_given
     from benchmarks.processes import agreed
-    from benchmarks.run import run  # torch and transformers: not for --help, nor for a mistyped key
+    from benchmarks.run import prepare, run  # torch and transformers: not for --help, nor for a mistyped key
 
     made = Path(HydraConfig.get().runtime.output_dir)
     with mistakes_in(made):
         folder = agreed(made)  # the default's name is the time, and each process has its own
-        if folder != made and not any(made.iterdir()):
-            made.rmdir()
+        if folder != made:
+            leave_no_empty(made)
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
             raise UsageError(f"{missing[0]} must be given: {missing[0]}=...")
         resolved = OmegaConf.to_container(config, resolve=True)
         assert isinstance(resolved, dict)
-        given = {word.lstrip("+~").split("=")[0] for word in HydraConfig.get().overrides.task}
-        run(without_given({str(key): value for key, value in resolved.items()}, given), folder)
+        words = list(HydraConfig.get().overrides.task)
+        given = {word.lstrip("+~").split("=")[0] for word in words}
+        settled = without_given({str(key): value for key, value in resolved.items()}, given)
+        if settled["processes"] == 1 or "RANK" in os.environ:
+            run(settled, folder)
+        else:
+            prepare(settled, folder)  # mistakes are told here, in one line, and not by every process
+            sys.exit(start_processes(settled["processes"], words, folder))
 
 
 def main() -> None:
@@ -68,9 +75,21 @@ def mistakes_in(folder: Path) -> Iterator[None]:
     try:
         yield
     except (UsageError, OmegaConfBaseException) as error:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()  # Hydra made it before anything was checked
+        leave_no_empty(folder)  # Hydra made it before anything was checked
         stop(str(error))
+
+
+def leave_no_empty(folder: Path) -> None:
+    """Removes a folder that nothing is in; another process may have done so."""
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def start_processes(count: int, words: Sequence[str], folder: Path) -> int:
+    """Runs the same job in several processes of this machine; returns their exit code."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count)]
+    quoted = [*command, "-m", "benchmarks", *words, f"folder={folder}"]
+    return subprocess.run(quoted, check=False).returncode
 
 
 def _along(folder: Path, path: Path) -> bool:

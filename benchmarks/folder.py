@@ -21,7 +21,7 @@ OWN = (
     *("js_by_layer.png", "js_heatmap.png"),
 )
 """What a run writes; ``overwrite=true`` removes nothing else."""
-ELSEWHERE = ("folder", "overwrite")
+ELSEWHERE = ("folder", "overwrite", "processes")
 """Keys of the configuration that say where and how, not what."""
 
 

@@ -45,10 +45,12 @@ def plan(config: Mapping[str, Any]) -> Plan:
     for group in ("model", "method", "task"):
         if not config.get(group):
             raise UsageError(f"{group}=[] leaves nothing to run; name at least one")
-    for group, key in (("generation", "batch_size"), ("bootstrap", "resamples")):
-        value = config[group][key]
+    numbers = {
+        f"{g}.{key}": config[g][key] for g, key in (("generation", "batch_size"), ("bootstrap", "resamples"))
+    }
+    for key, value in {**numbers, "processes": config["processes"]}.items():
         if not isinstance(value, int) or value < 1:
-            raise UsageError(f"{group}.{key}={value}; expected a whole number, at least 1")
+            raise UsageError(f"{key}={value}; expected a whole number, at least 1")
     level = config["bootstrap"]["level"]
     if not isinstance(level, float) or not 0 < level < 1:
         raise UsageError(f"bootstrap.level={level}; expected a share between 0 and 1, such as 0.95")

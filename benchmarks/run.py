@@ -23,11 +23,10 @@ def run(config: Mapping[str, Any], path: Path) -> None:
 
     Raises: UsageError on what the user can mend; nothing is written before everything was checked.
     """
-    planned = plan(config)
     first = processes.rank() == 0
-    folder = RunFolder(path)
+    planned, folder = plan(config), RunFolder(path)
     if first:
-        folder = open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
+        _, folder = prepare(config, path, planned)
         print(
             f"run folder {path} (if it is stopped, the same command with folder={path} goes on)", flush=True
         )
@@ -66,6 +65,12 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     folder.write("table.md", report.document(rows, tuned, unread))
     pictures.draw(observed, folder.path)
     print(report.terminal(rows, tuned, unread))
+
+
+def prepare(config: Mapping[str, Any], path: Path, planned: Plan | None = None) -> tuple[Plan, RunFolder]:
+    """Checks everything, and takes the folder. Raises: UsageError on what the user can mend."""
+    planned = plan(config) if planned is None else planned
+    return planned, open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
 
 
 def tune(planned: Plan, loaded: Loaded, folder: RunFolder) -> Tuned:

@@ -147,9 +147,7 @@ def test_law_9_blocks_that_cannot_run_again(one: Family) -> None:
     parts = Anatomy.of(one.model)
     block.forward = every_other_time
     try:
-        with pytest.raises(
-            ValueError, match=r"run a second time.*RuntimeError: not twice.*Use Contrast"
-        ):
+        with pytest.raises(ValueError, match=r"run a second time.*RuntimeError: not twice.*Use Contrast"):
             MutationLogitsProcessor(one.model, Skip(), anatomy=parts)
     finally:
         del block.forward

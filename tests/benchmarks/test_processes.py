@@ -54,7 +54,8 @@ def test_two_processes_end_as_one_and_a_lost_one_can_be_made_up_for(harness, sma
     alone = results(tmp_path / "run")
 
     shared = tmp_path / "shared"
-    ended = launch(2, *arguments, f"folder={shared}")
+    command = [sys.executable, "-m", "benchmarks", *arguments, f"folder={shared}", "processes=2"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     assert results(shared) == alone
     assert not list(shared.rglob("*.part"))
@@ -76,12 +77,13 @@ def test_two_processes_end_as_one_and_a_lost_one_can_be_made_up_for(harness, sma
     assert not list(lost.rglob("*.part"))
 
 
-def test_a_mistake_is_told_once_and_ends_all_processes(small, tmp_path):
-    ended = launch(2, *small, "method=[contrast]", "method.contrast.alpha=much")
-    assert ended.returncode != 0
-    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
+def test_a_mistake_is_told_before_processes_are_started(harness, small, tmp_path, capsys):
+    assert harness(*small, "processes=2", "method=[contrast]", "method.contrast.alpha=much") == 2
+    assert harness(*small, "processes=0") == 2
+    errors = capsys.readouterr().err.splitlines()
     assert "alpha" in errors[0]
+    assert "processes=0; expected a whole number, at least 1" in errors[1]
+    assert len(errors) == 2
     assert not (tmp_path / "run").exists()
 
 
