@@ -5,6 +5,7 @@ figures are; ``figures`` are unrounded percents, ``official`` is what the offici
 """
 
 import json
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ def result(task: str, path: Path, scored: Scored) -> dict[str, Any]:
         "task": task,
         "n": scored.n,
         "settings": dict(scored.settings),
-        "figures": {name: figure.value for name, figure in scored.figures.items()},
+        "figures": {name: figure.value for name, figure in scored.figures.items()} | dict(scored.scores),
         "intervals": {name: [end.low, end.high] for name, end in ends.items()},
         "counts": dict(scored.counts),
         "official": dict(scored.official),
@@ -86,9 +87,8 @@ def shown(results: Sequence[Mapping[str, Any]]) -> str:
     """The figures of a file, or of several that differ in their seed, for a terminal."""
     one = results[0]
     if len(results) == 1:
-        ends = one["intervals"]
         lines = [
-            [name, f"{value:.3f}", "[{:.1f}, {:.1f}]".format(*ends[name])]
+            [name, f"{value:.3f}", "[{:.1f}, {:.1f}]".format(*one["intervals"].get(name, [math.nan] * 2))]
             for name, value in one["figures"].items()
         ]
         table = tabulate(lines, ["", "figure", "95 % interval"], disable_numparse=True)

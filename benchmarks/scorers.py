@@ -32,7 +32,7 @@ class Scored:
     """The figures of one file of answers; ``figures`` resample by image.
 
     ``files`` are those that the figures depend on, beside the answers; ``details`` are what was found in each
-    caption or response; ``keys`` are the ids that were answered.
+    caption or response; ``scores`` are made of figures, and have no interval; ``keys`` are the ids.
     """
 
     n: int
@@ -42,6 +42,7 @@ class Scored:
     files: tuple[Path, ...]
     settings: Mapping[str, Any]
     details: Sequence[Mapping[str, Any]] = ()
+    scores: Mapping[str, float] = MappingProxyType({})
     keys: tuple[str, ...] = ()
 
 
@@ -131,7 +132,9 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
             figures |= answered.figures()
             counts |= answered.counts()
             official |= answered.official()
+        scores = {}
         if told and asked and "all" in official:
+            scores["AMBER"] = (100 - figures["CHAIR"].value + figures["F1"].value) / 2
             official["AMBER"] = amber_questions.amber_score(official["CHAIR"], official["all"]["F1"])
         return Scored(
             len(found),
@@ -141,6 +144,7 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
             files.paths,
             {"nouns": finder.label, "similarity": settings["similarity"], "parser": settings["parser"]},
             details,
+            scores,
         )
 
     return score

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap
 
+DRAWN_AT_ONCE = 4_000_000
+"""Images drawn in one go, over all resamples of it: 32 MB for each of the two arrays that they fill."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -103,6 +106,7 @@ def intervals(
             (np.arange(n),),
             statistic,
             n_resamples=resamples,
+            batch=max(1, DRAWN_AT_ONCE // n),
             confidence_level=level,
             method="percentile",
             rng=np.random.default_rng(seed),

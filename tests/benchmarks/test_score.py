@@ -123,6 +123,7 @@ def test_amber_of_both_parts_has_the_amber_score(command, data, tmp_path):
     assert official["all"]["recall"] == 100
     assert official["existence"]["accuracy"] == 100
     assert official["AMBER"] == pytest.approx((100 - official["CHAIR"] + official["all"]["F1"]) / 2)
+    assert found["figures"]["AMBER"] == pytest.approx(official["AMBER"], abs=0.1)
     assert found["n"] == len(annotations)
     assert "approximate" in found["settings"]["nouns"]
 
