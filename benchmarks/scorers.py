@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -42,7 +42,7 @@ class Scored:
     files: tuple[Path, ...]
     settings: Mapping[str, Any]
     details: Sequence[Mapping[str, Any]] = ()
-    scores: Mapping[str, float] = MappingProxyType({})
+    scores: Mapping[str, float] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
 
 
