@@ -4,15 +4,13 @@ Every figure of A and of B, the difference A - B with its paired interval by ima
 where a figure holds of each caption or answer or does not.
 """
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.__main__ import stop
-from benchmarks.score import from_words, result, with_intervals, write
+from benchmarks.score import command, from_words, result, with_intervals, write
 from benchmarks.scorers import Scored
 from benchmarks.significance import mcnemar
 from benchmarks.usage import UsageError
@@ -66,11 +64,8 @@ def run(words: list[str]) -> None:
 
 
 def main() -> None:
-    """Exit code 0, or 2 with one line on stderr."""
-    try:
-        run(sys.argv[1:])
-    except UsageError as error:
-        stop(str(error))
+    """See `run`."""
+    command(run)
 
 
 if __name__ == "__main__":

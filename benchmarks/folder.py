@@ -42,7 +42,7 @@ class RunFolder:
         text = (
             content
             if isinstance(content, str)
-            else json.dumps(_defined(content), indent=1, ensure_ascii=False) + "\n"
+            else json.dumps(defined(content), indent=1, ensure_ascii=False) + "\n"
         )
         partial = self.path / f".{name}.partial"
         partial.write_text(text)
@@ -84,12 +84,12 @@ def open_folder(
     return folder
 
 
-def _defined(node: Any) -> Any:
+def defined(node: Any) -> Any:
     """JSON has no NaN: a figure that divides by 0 becomes null."""
     if isinstance(node, Mapping):
-        return {key: _defined(value) for key, value in node.items()}
+        return {key: defined(value) for key, value in node.items()}
     if isinstance(node, list | tuple):
-        return [_defined(value) for value in node]
+        return [defined(value) for value in node]
     return None if isinstance(node, float) and math.isnan(node) else node
 
 

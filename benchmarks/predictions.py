@@ -81,4 +81,8 @@ def content(path: Path) -> bytes:
 
 def checksum(path: Path) -> str:
     """``md5:...`` of a file, as the field's data sets are told apart."""
-    return "md5:" + hashlib.md5(content(path)).hexdigest()
+    try:
+        with path.open("rb") as file:
+            return "md5:" + hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror}") from error

@@ -26,7 +26,7 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     first = processes.rank() == 0
     planned, folder = plan(config), RunFolder(path)
     if first:
-        _, folder = prepare(config, path, planned)
+        prepare(config, path, planned)
         print(
             f"run folder {path} (if it is stopped, the same command with folder={path} goes on)", flush=True
         )
@@ -67,10 +67,10 @@ def run(config: Mapping[str, Any], path: Path) -> None:
     print(report.terminal(rows, tuned, unread))
 
 
-def prepare(config: Mapping[str, Any], path: Path, planned: Plan | None = None) -> tuple[Plan, RunFolder]:
+def prepare(config: Mapping[str, Any], path: Path, planned: Plan | None = None) -> None:
     """Checks everything, and takes the folder. Raises: UsageError on what the user can mend."""
     planned = plan(config) if planned is None else planned
-    return planned, open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
+    open_folder(path, config, planned.checksums, overwrite=config["overwrite"])
 
 
 def tune(planned: Plan, loaded: Loaded, folder: RunFolder) -> Tuned:

@@ -14,6 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmarks.__main__ import stop
+from benchmarks.folder import defined
 from benchmarks.predictions import checksum, predictions
 from benchmarks.scorers import REQUIRED, SCORERS, Scored, Settings, prepare
 from benchmarks.significance import over_seeds
@@ -49,7 +50,7 @@ def result(task: str, path: Path, scored: Scored) -> dict[str, Any]:
         "task": task,
         "n": scored.n,
         "settings": dict(scored.settings),
-        "figures": {name: figure.value for name, figure in scored.figures.items()} | dict(scored.scores),
+        "figures": scored.values(),
         "intervals": {name: [end.low, end.high] for name, end in ends.items()},
         "counts": dict(scored.counts),
         "official": dict(scored.official),
@@ -77,7 +78,7 @@ def write(path: Path, content: Any) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        partial.write_text(json.dumps(defined(content), indent=1, ensure_ascii=False) + "\n")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; choose another file") from error
@@ -119,12 +120,17 @@ def run(words: list[str]) -> None:
     print(shown(results))
 
 
-def main() -> None:
+def command(run: Callable[[list[str]], None]) -> None:
     """Exit code 0, or 2 with one line on stderr."""
     try:
         run(sys.argv[1:])
     except UsageError as error:
         stop(str(error))
+
+
+def main() -> None:
+    """See `run`."""
+    command(run)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,10 @@ class Scored:
     scores: Mapping[str, float] = field(default_factory=dict)
     keys: tuple[str, ...] = ()
 
+    def values(self) -> dict[str, float]:
+        """All figures, in their own units (percent, but for length and objects), unrounded."""
+        return {name: figure.value for name, figure in self.figures.items()} | dict(self.scores)
+
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
@@ -71,7 +75,7 @@ def _chair(settings: Settings) -> Callable[[list[Prediction]], Scored]:
             )
         truth = coco.ground_truth(path, objects, captions)
         counted = chair.score({key: objects(text) for key, text in captions.items()}, truth)
-        files = [path] if path.is_file() else sorted(path.glob("*.json"))
+        files = [path] if path.is_file() else coco.annotation_files(path)
         synonyms = [] if settings["synonyms"] is None else [Path(settings["synonyms"])]
         return Scored(
             len(found),

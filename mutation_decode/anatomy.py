@@ -7,7 +7,6 @@ The parts are read off the order in which modules ran, then checked: the tail ap
 output has to be what entered the head. A model that does not pass is refused, never guessed at.
 """
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from .agreement import tolerance
 
 BY_HAND = (
     "Pass the parts by hand: anatomy=Anatomy(blocks=..., tail=..., head=..., owner=...), "
@@ -97,77 +98,14 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
         yield
 
 
-class _PerThread:
-    """Stands in for a module's forward; a thread that has put nothing in its place gets the module's own."""
-
-    lock = threading.Lock()
-
-    def __init__(self, module: nn.Module) -> None:
-        self.before = module.__dict__.get("forward")
-        self.plain = module.forward
-        self.of: dict[int, Callable[..., Any]] = {}
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.of.get(threading.get_ident(), self.plain)(*args, **kwargs)
-
-
-@contextmanager
-def standing_in(
-    module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]
-) -> Iterator[None]:
-    """Another function in place of a module's forward, on this instance and in this thread only.
-
-    Args:
-        make: is given the forward that was there, and returns the one to use.
-    """
-    me = threading.get_ident()
-    with _PerThread.lock:
-        there = module.__dict__.get("forward")
-        stand_in = there if isinstance(there, _PerThread) else _PerThread(module)
-        outer = stand_in.of.get(me)
-        stand_in.of[me] = make(outer or stand_in.plain)
-        module.forward = stand_in
-    try:
-        yield
-    finally:
-        with _PerThread.lock:
-            if outer is None:
-                del stand_in.of[me]
-            else:
-                stand_in.of[me] = outer
-            if not stand_in.of and stand_in.before is None:
-                del module.forward
-            elif not stand_in.of and stand_in.before is not None:
-                module.forward = stand_in.before
-
-
-def runs(model: nn.Module, inputs: Mapping[str, Any]) -> bool:
-    """Whether a model can run on these inputs at all."""
+def works(steps: Callable[[], object], model: nn.Module) -> bool:
+    """Whether forwards of a model run to their end."""
     try:
         with undisturbed(model):
-            model(**inputs)
+            steps()
     except Exception:
         return False
     return True
-
-
-def apart(one: Tensor, other: Tensor) -> tuple[float, float]:
-    """How far two computations of the same logits lie apart, and how far they may.
-
-    Entries that a model forbids, with -inf or the lowest number there is, have to be forbidden in both.
-    """
-    one, other = one.detach(), other.detach().to(one.device)
-    floor = torch.finfo(one.dtype).min / 2
-    real, same = (one > floor) & (one < -floor), (other > floor) & (other < -floor)
-    if not torch.equal(real, same) or not bool(real.any()):
-        return float("inf"), 0.0
-    return float((one - other)[real].abs().max()), tolerance(other[real])
-
-
-def tolerance(logits: Tensor) -> float:
-    """How far two computations of the same values may lie apart, from their dtype and size."""
-    relative = max(1e-4, 8 * torch.finfo(logits.dtype).eps)
-    return relative * float(logits.abs().amax())
 
 
 def first_tensor(value: Any) -> Tensor:

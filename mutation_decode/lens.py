@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .anatomy import BY_HAND, Anatomy, apart, first_tensor, probe_inputs, runs, undisturbed
+from .agreement import apart
+from .anatomy import BY_HAND, Anatomy, first_tensor, probe_inputs, undisturbed, works
 from .readout import Readout
 
 
@@ -139,7 +140,7 @@ class LogitLens:
         except Exception as error:
             if not self._verify:
                 raise  # it was compared, and does not match
-            if runs(owner, inputs):
+            if works(lambda: owner(**inputs), owner):
                 raise ValueError(
                     f"{type(owner).__name__}: its layers cannot be read with its own head "
                     f"({type(error).__name__}: {error}). {BY_HAND}"

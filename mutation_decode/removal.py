@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from .anatomy import Anatomy, first_tensor, probe_inputs, standing_in, undisturbed
+from .anatomy import Anatomy, first_tensor, probe_inputs, works
 from .lens import LogitLens
 from .rollback import cache_indices, self_attention
+from .stand_in import standing_in
 
 
 class Removal:
@@ -101,15 +102,10 @@ def _what_blocks_return(anatomy: Anatomy) -> dict[int, int | None]:
         return hook
 
     handles = [block.register_forward_hook(note(number)) for number, block in enumerate(anatomy.blocks)]
-    try:
-        with undisturbed(anatomy.owner):
-            anatomy.owner(**probe_inputs(anatomy.owner))
-    except Exception:
-        return {}  # the model cannot run on text alone
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
+    on_text = works(lambda: anatomy.owner(**probe_inputs(anatomy.owner)), anatomy.owner)
+    for handle in handles:
+        handle.remove()
+    return found if on_text else {}
 
 
 def _count(cache: Cache, index: int, states: Tensor) -> None:

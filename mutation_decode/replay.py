@@ -11,8 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .anatomy import Anatomy, standing_in
+from .anatomy import Anatomy
 from .lens import logits_of
+from .stand_in import standing_in
 
 
 @dataclass(slots=True)

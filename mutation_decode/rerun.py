@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import Anatomy, apart, first_tensor, probe_inputs, tensors, undisturbed
+from .agreement import apart
+from .anatomy import Anatomy, first_tensor, probe_inputs, tensors, undisturbed, works
 from .last_position import BlockCall
 from .lens import LogitLens, logits_of, with_logits
 from .replay import Replay, around_the_blocks
@@ -90,7 +91,7 @@ class Rerun:
         except NotTheSameError:
             raise
         except Exception as error:
-            if _work(two_steps, owner):
+            if works(two_steps, owner):
                 raise ValueError(
                     f"{type(owner).__name__}: its blocks cannot be run a second time, so Skip cannot leave "
                     f"any out ({type(error).__name__}: {error}). Use Contrast."
@@ -116,7 +117,8 @@ class Rerun:
                         f"block {number} ran without a KV cache that transformers knows, and Skip has to "
                         f"correct what later tokens will see; do not set use_cache=False, or use Contrast."
                     )
-                if any(value is extra for value in tensors((args, kwargs)) for extra in self._forward.extras):
+                extras = self._forward.extras
+                if extras and any(value is extra for value in tensors((args, kwargs)) for extra in extras):
                     raise NotTheSameError(
                         f"block {number} is given more than states by blocks before it, which leaving them "
                         f"out would change: Skip cannot leave any out. Use Contrast."
@@ -157,7 +159,6 @@ class Rerun:
 
     def _compare(self, forward: "_Forward", first: int, own: Tensor) -> None:
         """Runs the blocks above `first` again, all of them: the logits have to be the model's own."""
-        self._tried[forward.kind] = first
         nothing = torch.zeros(own.shape[0], self._parts.depth, dtype=torch.bool, device=own.device)
         lengths = [step.call.lengths() for step in forward.steps]
         own = own[:, -1:]
@@ -171,6 +172,7 @@ class Rerun:
         if not off <= allowed:
             what = f"give logits {off:.3g} away from its own (allowed {allowed:.3g})"
             raise self._not_the_same(forward, what)
+        self._tried[forward.kind] = first
 
     def _not_the_same(self, forward: "_Forward", what: str) -> "NotTheSameError":
         return NotTheSameError(
@@ -245,12 +247,3 @@ def _beside_the_blocks(parts: Anatomy, around: list[nn.Module]) -> list[nn.Modul
 def _where(skip: Tensor, one: Tensor, other: Tensor) -> Tensor:
     skip = skip.to(other.device).reshape(-1, *[1] * (other.dim() - 1))
     return torch.where(skip, one.to(other.device), other)
-
-
-def _work(steps: Callable[[], None], owner: nn.Module) -> bool:
-    try:
-        with undisturbed(owner):
-            steps()
-    except Exception:
-        return False
-    return True

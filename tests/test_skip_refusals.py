@@ -220,3 +220,18 @@ def test_law_9_a_model_that_forbids_tokens_is_compared_on_the_others() -> None:
         MutationLogitsProcessor(model, Skip()).close()
     finally:
         bias.remove()
+
+
+def test_law_9_what_was_refused_once_is_refused_again(one: Family) -> None:
+    """A block begins to give something else after the processor was built: no generate gets through."""
+    block = one.model.model.language_model.layers[5]
+    plain = block.forward
+    with MutationLogitsProcessor(one.model, Skip(layers=[3], gated=True), detector=ALWAYS) as processor:
+        block.forward = lambda *args, **kwargs: plain(*args, **kwargs) + torch.rand(())
+        try:
+            for _ in range(2):
+                with pytest.raises(ValueError, match=r"run a second time.*away from its own"):
+                    one.generate(0, logits_processor=[processor])
+        finally:
+            del block.forward
+        one.generate(0, logits_processor=[processor])

@@ -86,7 +86,7 @@ def _annotated(
     folder: Path, objects: Objects, wanted: Mapping[str, None] | None
 ) -> dict[str, frozenset[str]]:
     words, truth = objects.vocabulary.words, dict[str, set[str]]()
-    for file in _files(folder):
+    for file in annotation_files(folder):
         for key, text in _entries(file, wanted):
             if file.name.startswith("captions"):
                 found = objects(text)
@@ -112,7 +112,7 @@ def _entries(file: Path, wanted: Mapping[str, None] | None) -> list[tuple[str, s
         raise UsageError(f"{file} is not in the form of COCO's annotations: {error!r}") from error
 
 
-def _files(folder: Path) -> list[Path]:
+def annotation_files(folder: Path) -> list[Path]:
     """The four files of the year of which the folder has the most."""
     years = {year: [folder / f"{name}{year}.json" for name in FILES] for year in YEARS}
     year = max(YEARS, key=lambda year: sum(file.is_file() for file in years[year]))
