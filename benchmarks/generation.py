@@ -15,7 +15,7 @@ from tqdm import tqdm
 from benchmarks import processes
 from benchmarks.answered import Answered, Line
 from benchmarks.methods import Method
-from benchmarks.models import Loaded
+from benchmarks.models import Loaded, Messages
 from benchmarks.tasks import Item
 
 
@@ -74,25 +74,23 @@ def _answer(
     arguments: dict[str, Any],
     answer: str,
 ) -> Iterator[Line]:
-    images = [_read(item) for item in batch]
-    readable = [
-        (item, image) for item, image in zip(batch, images, strict=True) if isinstance(image, Image.Image)
-    ]
+    asked = [_asked(item) for item in batch]
+    readable = [messages for messages in asked if not isinstance(messages, str)]
     answers = iter(_answers(loaded, processor, readable, arguments) if readable else ())
-    for item, image in zip(batch, images, strict=True):
-        if isinstance(image, Image.Image):
+    for item, messages in zip(batch, asked, strict=True):
+        if isinstance(messages, str):
+            yield {**item.record, "error": messages}
+        else:
             text, numbers = next(answers)
             yield {**item.record, answer: text, **numbers}
-        else:
-            yield {**item.record, "error": image}
 
 
 def _answers(
-    loaded: Loaded, processor: Any, batch: Sequence[tuple[Item, Image.Image]], arguments: dict[str, Any]
+    loaded: Loaded, processor: Any, batch: Sequence[Messages], arguments: dict[str, Any]
 ) -> Iterator[tuple[str, dict[str, int]]]:
     """(text, numbers of its tokens) of each item of one batch."""
     model, pad = loaded.model, loaded.processor.tokenizer.pad_token_id
-    inputs = loaded.inputs([item.prompt for item, _ in batch], [image for _, image in batch])
+    inputs = loaded.inputs(batch)
     used = {} if processor is None else {"logits_processor": [processor]}
     output = model.generate(**inputs, pad_token_id=pad, **arguments, **used)
     made = output[:, inputs["input_ids"].shape[1] :].cpu()
@@ -111,9 +109,23 @@ def _answers(
         )
 
 
-def _read(item: Item) -> Image.Image | str:
-    """The image, or why it cannot be read."""
+def messages(item: Item) -> Messages:
+    """The conversation with its images read, as RGB. Raises: OSError and others when one cannot be read."""
+    return [
+        {
+            "role": turn.role,
+            "content": [
+                *({"type": "image", "image": read().convert("RGB")} for read in turn.images),
+                {"type": "text", "text": turn.text},
+            ],
+        }
+        for turn in item.turns
+    ]
+
+
+def _asked(item: Item) -> Messages | str:
+    """The conversation, or why an image of it cannot be read."""
     try:
-        return item.image()
+        return messages(item)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         return f"{type(error).__name__}: {error}"

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 import transformers
-from PIL import Image
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from benchmarks.usage import UsageError
+
+Messages = list[dict[str, Any]]
+"""A conversation as chat templates take it, its images among it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +99,17 @@ class Loaded:
     model: Any
     processor: Any
 
-    def inputs(self, prompts: Sequence[str], images: Sequence[Image.Image]) -> Any:
-        """One left-padded batch of single-turn conversations, on the model's device."""
-        conversations = [
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
-            for prompt in prompts
-        ]
+    def inputs(self, conversations: Sequence[Messages]) -> Any:
+        """One left-padded batch of conversations that end with the user's turn, on the model's device."""
         texts = [self.processor.apply_chat_template(c, add_generation_prompt=True) for c in conversations]
-        batch = self.processor(images=list(images), text=texts, padding=True, return_tensors="pt")
+        images = [
+            part["image"]
+            for c in conversations
+            for message in c
+            for part in message["content"]
+            if "image" in part
+        ]
+        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         return batch.to(self.model.device, self.model.dtype)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks.generation import messages
 from benchmarks.models import Loaded
 from benchmarks.plan import Job
 from mutation_decode import Contrast, MutationLogitsProcessor, plot
@@ -52,7 +53,7 @@ def observe(loaded: Loaded, jobs: Sequence[Job], captions: int, batch_size: int)
         items = job.items[:captions]
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
-            inputs = loaded.inputs([item.prompt for item in batch], [item.image() for item in batch])
+            inputs = loaded.inputs([messages(item) for item in batch])
             loaded.model.generate(
                 **inputs,
                 max_new_tokens=job.task.max_new_tokens,

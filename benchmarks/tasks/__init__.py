@@ -2,28 +2,45 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from PIL import Image
 
 from benchmarks.statistics import Ratio, ratio
 
+Read = Callable[[], Image.Image]
+"""Reads an image when its turn comes, as it is; raises OSError or ValueError when it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one side says: text, after the images that it is about. ``role`` is user, assistant or system."""
+
+    role: str
+    text: str
+    images: tuple[Read, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One request to a model: a prompt about an image, which is read when its turn comes.
+    """One request to a model: the turns of a conversation, the user's last; mostly a prompt about an image.
 
     ``record`` is what its line among the predictions starts with; it holds ``image_id``, and its first entry
     tells the item from every other one of its task.
     """
 
     record: Mapping[str, str]
-    prompt: str
-    image: Callable[[], Image.Image]
+    turns: tuple[Turn, ...]
 
     @property
     def image_id(self) -> str:
         return self.record["image_id"]
+
+
+def about(record: Mapping[str, str], prompt: str, *images: Read) -> Item:
+    """One prompt about one image, or about several."""
+    return Item(record, (Turn("user", prompt, images),))
 
 
 class Task(Protocol):
@@ -41,6 +58,10 @@ class Task(Protocol):
 
     def items(self) -> Sequence[Item]:
         """Raises: UsageError when the data cannot be found, or holds nothing."""
+        ...
+
+    def files(self) -> Sequence[Path]:
+        """The files that questions and truth are from, images aside; their checksums go with the figures."""
         ...
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from benchmarks.statistics import Ratio
-from benchmarks.tasks import Item
+from benchmarks.tasks import Item, about
 from benchmarks.usage import UsageError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -36,7 +36,10 @@ class Describe:
             raise UsageError(
                 f"{self.images} is an empty data set: no file in it ends in {', '.join(SUFFIXES)}"
             )
-        return [Item({"image_id": path.name}, self.prompt, partial(_read, path)) for path in files]
+        return [about({"image_id": path.name}, self.prompt, partial(_read, path)) for path in files]
+
+    def files(self) -> tuple[Path, ...]:
+        return ()
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         return {}
@@ -44,4 +47,5 @@ class Describe:
 
 def _read(path: Path) -> Image.Image:
     with Image.open(path) as image:
-        return image.convert("RGB")
+        image.load()
+        return image

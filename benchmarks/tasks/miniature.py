@@ -7,11 +7,12 @@ chair": the chair is hallucinated, and it is what a table makes one expect.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 from benchmarks.miniature import world
 from benchmarks.statistics import Ratio
-from benchmarks.tasks import Item, amber, chair, pope
+from benchmarks.tasks import Item, about, amber, chair, pope
 from benchmarks.usage import nearest
 
 
@@ -32,6 +33,9 @@ class Scenes:
         if self.n < 1:
             raise ValueError(f"n={self.n} is an empty data set; expected at least one scene")
 
+    def files(self) -> tuple[Path, ...]:
+        return ()
+
     def scenes(self) -> dict[str, world.Scene]:
         return _scenes(self.split, self.n, self.seed)
 
@@ -50,7 +54,7 @@ class Captions(Scenes):
     answer: ClassVar[str] = "caption"
 
     def items(self) -> list[Item]:
-        return [Item({"image_id": key}, self.prompt, scene.image) for key, scene in self.scenes().items()]
+        return [about({"image_id": key}, self.prompt, scene.image) for key, scene in self.scenes().items()]
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         truth = {key: scene.objects for key, scene in self.scenes().items()}
@@ -83,7 +87,7 @@ class Typical(Scenes):
 
     def items(self) -> list[Item]:
         return [
-            Item({"id": key, "image_id": key}, self.prompt, scene.image)
+            about({"id": key, "image_id": key}, self.prompt, scene.image)
             for key, scene in self.scenes().items()
         ]
 
@@ -122,7 +126,7 @@ class YesNo(Scenes):
 
     def items(self) -> list[Item]:
         return [
-            Item(
+            about(
                 {"question_id": key, "image_id": scene.key, "kind": q.kind, "question": q.text},
                 q.text,
                 scene.image,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks.answered import Answered
-from benchmarks.tasks import Item
+from benchmarks.tasks import about
 from benchmarks.usage import UsageError
 
 ROOT = Path(__file__).parents[2]
-ITEMS = [Item({"image_id": str(number)}, "what is this ?", lambda: None) for number in range(7)]
+ITEMS = [about({"image_id": str(number)}, "what is this ?", lambda: None) for number in range(7)]
 BATCHES = [ITEMS[start : start + 2] for start in range(0, 7, 2)]
 
 
