@@ -112,6 +112,19 @@ class Loaded:
         batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
         return batch.to(self.model.device, self.model.dtype)
 
+    def lengths(self, inputs: Any) -> list[int]:
+        """Tokens of each prompt of a batch, padding aside."""
+        return [int(length) for length in inputs["attention_mask"].sum(dim=1)]
+
+    @property
+    def context(self) -> int | None:
+        """The most tokens of prompt and answer; None where the configuration does not say."""
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    def rendered(self, messages: Messages) -> str:
+        """The text that a conversation becomes; its images need not be there."""
+        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True))
+
 
 def resolve_device(device: str, name: str) -> torch.device:
     """``auto`` gives each process an accelerator of its own, if there are as many.
