@@ -1,5 +1,6 @@
 """``python -m benchmarks key=value ...``: Hydra composes conf/, mistakes end with exit code 2."""
 
+import errno
 import os
 import re
 import subprocess
@@ -15,12 +16,20 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.sweep import collected
 from benchmarks.usage import UsageError, nearest
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says when nothing more can be written."""
+
 CONF = Path(__file__).parents[1] / "conf"
+
+EXTRAS = {"joblib": "joblib", "submitit_slurm": "slurm", "submitit_local": "slurm", "ray": "ray"}
+"""Hydra's name of a launcher -> the extra that brings it."""
 
 
 @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -28,7 +37,7 @@ def job(config: DictConfig) -> None:
     """One run, or one run of a sweep; a mistake ends it here, before Hydra adds words of its own."""
     from benchmarks.methods import without_given
     from benchmarks.processes import agreed
-    from benchmarks.run import prepare, run  # torch and transformers: not for --help, nor for a mistyped key
+    from benchmarks.run import run, take_folder  # torch, transformers: not for --help, nor a mistyped key
 
     made = Path(HydraConfig.get().runtime.output_dir)
     with mistakes_in(made):
@@ -46,7 +55,7 @@ def job(config: DictConfig) -> None:
         if settled["processes"] == 1 or "RANK" in os.environ:
             run(settled, folder)
         else:
-            prepare(settled, folder)  # mistakes are told here, in one line, and not by every process
+            take_folder(settled, folder)  # mistakes are told here, in one line, and not by every process
             sys.exit(start_processes(settled["processes"], words, folder))
 
 
@@ -59,7 +68,10 @@ def command(job: Callable[[], Any], config: str) -> None:
     """A job of Hydra as a command: ``main``, for the job whose keys are those of ``conf/<config>.yaml``."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come out as they are, to be told below
     try:
-        job()
+        with collected():
+            job()
+    except UsageError as error:
+        stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         stop(explain(error, config))
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
@@ -77,6 +89,21 @@ def mistakes_in(folder: Path) -> Iterator[None]:
     except (UsageError, OmegaConfBaseException) as error:
         leave_no_empty(folder)  # Hydra made it before anything was checked
         stop(str(error))
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        stop(f"{error.strerror}: make room, and give the same command with folder={folder} to go on")
+    except SystemExit as end:  # of the processes that it started
+        if not in_sweep():
+            raise
+        if end.code:
+            raise subprocess.CalledProcessError(int(end.code), "torch.distributed.run") from end
+
+
+def in_sweep() -> bool:
+    """Whether this is a job that must not take the other jobs of its sweep with it."""
+    sweep = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    return sweep and "RANK" not in os.environ
 
 
 def leave_no_empty(folder: Path) -> None:
@@ -87,8 +114,8 @@ def leave_no_empty(folder: Path) -> None:
 
 def start_processes(count: int, words: Sequence[str], folder: Path) -> int:
     """Runs the same job in several processes of this machine; returns their exit code."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(count)]
-    quoted = [*command, "-m", "benchmarks", *words, f"folder={folder}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    quoted = [*command, "--nproc_per_node", str(count), "-m", "benchmarks", *words, f"folder={folder}"]
     return subprocess.run(quoted, check=False).returncode
 
 
@@ -102,6 +129,12 @@ def explain(error: Exception, config: str) -> str:
     """What a mistake that Hydra found means here, with the nearest names."""
     text = str(error)
     if isinstance(error, MissingConfigException):
+        group, _, name = (error.missing_cfg_file or "").rpartition("/")
+        if group == "hydra/launcher" and name in EXTRAS:
+            extra = EXTRAS[name]
+            return (
+                f"this launcher needs the extra {extra!r}, not installed: pip install --editable '.[{extra}]'"
+            )
         found = re.search(r"'(\w+)/([^'/]+)'", text)
         if found:
             group, name = found.groups()
@@ -133,7 +166,12 @@ def unknown_key(key: str, config: str) -> str:
 
 
 def stop(message: str) -> NoReturn:
-    """Ends with the one line and exit code 2; of several processes the first one says it for all."""
+    """Ends with the one line and exit code 2; of several processes the first one says it for all.
+
+    Raises: UsageError in a job of a sweep, which goes on with the others.
+    """
+    if in_sweep():
+        raise UsageError(message)
     if os.environ.get("RANK", "0") != "0":
         time.sleep(20)  # the first one ends all others when it has told
     print("error: " + " ".join(message.split()), file=sys.stderr)

@@ -24,18 +24,23 @@ class Answered:
 
     All processes build one, and call its methods, in step.
 
+    Args:
+        retry: batches in which an item has an error in place of an answer count as not answered.
+
     Attributes:
         open: the numbers of the batches that have no answers yet.
 
     Raises: UsageError when there are answers to other items than those of ``batches``.
     """
 
-    def __init__(self, path: Path, batches: Sequence[Sequence[Item]]) -> None:
+    def __init__(self, path: Path, batches: Sequence[Sequence[Item]], *, retry: bool = False) -> None:
         self._path = path
         self._batches = batches
         if processes.rank() == 0:
             path.parent.mkdir(parents=True, exist_ok=True)
             _cut(path, batches)
+            if retry:
+                _without_errors(path, batches)
         processes.wait()
         self._found = _in_order(path, batches) | _in_parts(path, batches)
         self.open = [number for number in range(len(batches)) if number not in self._found]
@@ -88,6 +93,22 @@ def _cut(path: Path, batches: Sequence[Sequence[Item]]) -> None:
         whole = sum(len(batches[number]) for number in _in_order(path, batches))
         with path.open("r+b") as file:
             file.truncate(sum(map(len, written[:whole])))
+
+
+def _without_errors(path: Path, batches: Sequence[Sequence[Item]]) -> None:
+    """Leaves the batches without an error among them, as a part; the others are put in their place later."""
+    found = _in_order(path, batches) | _in_parts(path, batches)
+    good = {number: lines for number, lines in found.items() if not any("error" in line for line in lines)}
+    if len(good) == len(found):
+        return
+    kept = [{"batch": number, "lines": lines} for number, lines in good.items()]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
+    first = path.with_suffix(".0.part")
+    others = [file for file in (path, *_parts(path)) if file != first]
+    partial.replace(first)
+    for file in others:
+        file.unlink(missing_ok=True)
 
 
 def _cut_half_line(path: Path) -> None:

@@ -17,11 +17,20 @@ from omegaconf import OmegaConf
 from benchmarks.usage import UsageError
 
 OWN = (
-    *("config.yaml", "versions.json", "predictions", "tuning", "tuning.json", "scores.json", "table.md"),
-    *("js_by_layer.png", "js_heatmap.png"),
+    *(
+        "config.yaml",
+        "versions.json",
+        "lists",
+        "predictions",
+        "tuning",
+        "tuning.json",
+        "scores.json",
+        "table.md",
+    ),
+    *("problems.json", "cost", "cost.json", "js_by_layer.png", "js_heatmap.png"),
 )
 """What a run writes; ``overwrite=true`` removes nothing else."""
-ELSEWHERE = ("folder", "overwrite", "processes")
+ELSEWHERE = ("folder", "overwrite", "processes", "retry")
 """Keys of the configuration that say where and how, not what."""
 
 
@@ -37,6 +46,10 @@ class RunFolder:
     def tuning(self, model: str, method: str, candidate: int) -> Path:
         return self.path / "tuning" / model / method / f"{candidate}.jsonl"
 
+    def costs(self, model: str, method: str, task: str) -> Path:
+        """The folder of what answers took, a file for each process."""
+        return self.path / "cost" / model / method / task
+
     def write(self, name: str, content: Any) -> None:
         """Text as it is, the rest as JSON; in one move, so that a kill leaves the old file or the new one."""
         text = (
@@ -44,20 +57,28 @@ class RunFolder:
             if isinstance(content, str)
             else json.dumps(defined(content), indent=1, ensure_ascii=False) + "\n"
         )
-        partial = self.path / f".{name}.partial"
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
         partial.write_text(text)
-        partial.replace(self.path / name)
+        partial.replace(path)
 
 
 def open_folder(
-    path: Path, config: Mapping[str, Any], checksums: Mapping[str, str], *, overwrite: bool
+    path: Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, str],
+    data: Mapping[str, str],
+    *,
+    overwrite: bool,
 ) -> RunFolder:
     """Takes a new or empty folder, or one that holds the same run; any other is refused, or emptied if so
     asked.
 
     Args:
-        config: resolved; all of it but ``folder`` and ``overwrite`` must agree with what is there.
-        checksums: model -> checksum of its weights; must agree too.
+        config: resolved; all of it but ELSEWHERE must agree with what is there.
+        weights: model -> checksum of its files; must agree too, and so must
+        data: task -> checksum of its items and of the files they are from.
 
     Raises: UsageError, with what changed.
     """
@@ -70,7 +91,7 @@ def open_folder(
             entry = path / name
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     elif ours:
-        changed = list(_changes(path, config, checksums))
+        changed = list(_changes(path, config, {"model": weights, "task": data}))
         if changed:
             shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if len(changed) > 4 else "")
             raise UsageError(
@@ -79,7 +100,7 @@ def open_folder(
             )
     path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
-    folder.write("versions.json", {"models": dict(checksums), "code": code(), **versions()})
+    folder.write("versions.json", {"model": dict(weights), "task": dict(data), "code": code(), **versions()})
     folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
     return folder
 
@@ -128,7 +149,9 @@ def _commit() -> str | None:
         return None  # an exported tree, or a machine without git
 
 
-def _changes(path: Path, config: Mapping[str, Any], checksums: Mapping[str, str]) -> Iterator[str]:
+def _changes(
+    path: Path, config: Mapping[str, Any], checksums: Mapping[str, Mapping[str, str]]
+) -> Iterator[str]:
     """``key: old -> new`` of everything that differs from the run in ``path``."""
     old = dict(_leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))
     new = dict(_leaves(config))
@@ -140,10 +163,11 @@ def _changes(path: Path, config: Mapping[str, Any], checksums: Mapping[str, str]
     for name, digest in code().items():
         if made_with["code"].get(name) != digest:
             yield f"{name}: {str(made_with['code'].get(name))[:12]} -> {digest[:12]}"
-    known = made_with["models"]
-    for model, checksum in checksums.items():
-        if model in known and known[model] != checksum:
-            yield f"the files of model {model}: {known[model][:19]} -> {checksum[:19]}"
+    for group, found in checksums.items():
+        for name, checksum in found.items():
+            known = made_with.get(group, {}).get(name, checksum)
+            if known != checksum:
+                yield f"the files of {group} {name}: {known[:19]} -> {checksum[:19]}"
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

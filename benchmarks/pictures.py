@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.generation import messages
+from benchmarks.batch import conversation
 from benchmarks.models import Loaded
 from benchmarks.plan import Job
 from mutation_decode import Contrast, MutationLogitsProcessor, plot
@@ -53,7 +53,7 @@ def observe(loaded: Loaded, jobs: Sequence[Job], captions: int, batch_size: int)
         items = job.items[:captions]
         for start in range(0, len(items), batch_size):
             batch = items[start : start + batch_size]
-            inputs = loaded.inputs([messages(item) for item in batch])
+            inputs = loaded.inputs([conversation(item)[0] for item in batch])
             loaded.model.generate(
                 **inputs,
                 max_new_tokens=job.task.max_new_tokens,

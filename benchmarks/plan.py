@@ -1,22 +1,27 @@
 """Everything a run will need, made and checked before a token is generated or a file is written."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.methods import Method, build, candidates, create, with_knobs
 from benchmarks.models import Checkpoint
+from benchmarks.sentences import UNFINISHED
 from benchmarks.tasks import Item, Task
 from benchmarks.usage import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A task and the items it asks about."""
+    """A task, its YAML, the items it asks about, and the checksum of these and of the files they are from."""
 
     name: str
     task: Task
+    node: Mapping[str, Any]
     items: Sequence[Item]
+    data: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,8 @@ class Plan:
 
     config: Mapping[str, Any]
     models: Mapping[str, Checkpoint]
-    checksums: Mapping[str, str]
+    weights: Mapping[str, str]
+    """Model -> checksum of its files."""
     methods: Mapping[str, Method]
     candidates: Mapping[str, Sequence[Candidate]]
     jobs: Sequence[Job]
@@ -51,6 +57,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
     for key, value in {**numbers, "processes": config["processes"]}.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{key}={value}; expected a whole number, at least 1")
+    if config["unfinished"] not in UNFINISHED:
+        raise UsageError(f"unfinished={config['unfinished']}; expected {' or '.join(UNFINISHED)}")
     level = config["bootstrap"]["level"]
     if not isinstance(level, float) or not 0 < level < 1:
         raise UsageError(f"bootstrap.level={level}; expected a share between 0 and 1, such as 0.95")
@@ -82,10 +90,18 @@ def plan(config: Mapping[str, Any]) -> Plan:
         depth = checkpoint.check(name)
         for method in (*methods.values(), *(c.method for found in tried.values() for c in found)):
             method.check(depth)
-    checksums = {name: checkpoint.checksum() for name, checkpoint in models.items()}
-    return Plan(config, models, checksums, methods, tried, jobs, validation)
+    weights = {name: checkpoint.checksum() for name, checkpoint in models.items()}
+    return Plan(config, models, weights, methods, tried, jobs, validation)
 
 
 def _job(name: str, node: Mapping[str, Any]) -> Job:
     task = create(f"task {name}", node)
-    return Job(name, task, task.items())
+    items = task.items()
+    total = hashlib.sha256()
+    for path in task.files():
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    for item in items:
+        turns = [(turn.role, turn.text, len(turn.images)) for turn in item.turns]
+        total.update(json.dumps([dict(item.record), turns]).encode())
+    return Job(name, task, node, items, f"sha256:{total.hexdigest()}")

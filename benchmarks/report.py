@@ -1,11 +1,12 @@
 """Rows of figures as tables, for the terminal and as Markdown."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.problems import Problems
 from benchmarks.tuning import Tuned
 
 LEGEND = (
@@ -22,6 +23,9 @@ MCNEMAR = (
 ABREAST = 4
 """Methods side by side in one table."""
 
+NAMED = 20
+"""Items without an answer that a table names."""
+
 DIGITS = {"length": 2, "objects": 2}
 """Decimals of the figures that are no percentages."""
 
@@ -29,20 +33,22 @@ DIGITS = {"length": 2, "objects": 2}
 def document(
     rows: Sequence[Mapping[str, Any]],
     tuned: Mapping[str, Tuned],
-    unread: Collection[tuple[str, str]],
+    problems: Problems,
 ) -> str:
     """The run's table.md."""
     parts = ["# Figures", LEGEND, *_tables(rows, "github", "## {}"), *_tests(rows), "## Knobs", _knobs(tuned)]
-    return "\n\n".join([*parts, *_unread(unread)]) + "\n"
+    return "\n\n".join([*parts, *_problems(problems)]) + "\n"
 
 
 def terminal(
     rows: Sequence[Mapping[str, Any]],
     tuned: Mapping[str, Tuned],
-    unread: Collection[tuple[str, str]],
+    problems: Problems,
+    costs: Sequence[Mapping[str, Any]],
 ) -> str:
-    """The same for a terminal."""
-    return "\n\n".join(["", *_tables(rows, "simple", "{}"), LEGEND, _knobs(tuned), *_unread(unread)])
+    """The same for a terminal, and what it took, which differs from run to run."""
+    parts = ["", *_tables(rows, "simple", "{}"), LEGEND, _knobs(tuned), *_problems(problems), *_costs(costs)]
+    return "\n\n".join(parts)
 
 
 def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list[str]:
@@ -108,8 +114,29 @@ def _spelled(knobs: Mapping[str, Any], prefix: str = "") -> str:
     )
 
 
-def _unread(unread: Collection[tuple[str, str]]) -> list[str]:
-    if not unread:
-        return []
-    named = "\n".join(f"- {image}: {reason}" for image, reason in sorted(unread))
-    return [f"{len(unread)} images could not be read and are in no figure:\n\n{named}"]
+def _problems(problems: Problems) -> list[str]:
+    told, errors, converted = [], problems.errors(), problems.converted()
+    if errors:
+        named = [f"- {item}: {reason}" for item, reason in errors[:NAMED]]
+        named += [f"- and {len(errors) - NAMED} more, in problems.json"] if len(errors) > NAMED else []
+        told.append(f"{len(errors)} items could not be answered and are in no figure:\n\n" + "\n".join(named))
+    if converted:
+        modes = ", ".join(f"{mode}: {count}" for mode, count in converted.items())
+        told.append(f"{sum(converted.values())} images were converted to RGB (from {modes}).")
+    return told
+
+
+def _costs(costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What answers took, a line for each model, task and method, as far as it is known."""
+    headers = ["", "first token, s", "tokens/s, a process", "peak memory, GiB", "batches halved"]
+    lines = [
+        [
+            f"{row['model']}, {row['task']}, {row['method']}",
+            f"{row['first_token_seconds']:.3f}",
+            f"{row['tokens_per_second']:.1f}",
+            f"{row['peak_gib']:.2f}",
+            str(row["halved"]),
+        ]
+        for row in costs
+    ]
+    return [tabulate(lines, headers, disable_numparse=True)] if lines else []

@@ -1,5 +1,7 @@
 """From lines of predictions to rows of figures, each with its interval and its difference to greedy."""
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -7,6 +9,7 @@ from typing import Any
 
 from benchmarks.answered import Line
 from benchmarks.plan import Job
+from benchmarks.sentences import whole
 from benchmarks.significance import mcnemar
 from benchmarks.statistics import Interval, intervals
 from benchmarks.tasks import figures
@@ -16,35 +19,47 @@ GREEDY = "greedy"
 """The method that every other one is compared with."""
 
 
-def readable(lines: Sequence[Line]) -> list[Line]:
-    """The lines that hold an answer. Raises: UsageError when none does."""
+def readable(lines: Sequence[Line], answer: str, unfinished: str) -> list[Line]:
+    """The lines that hold an answer; of one that was cut off its whole sentences, if ``unfinished`` is drop.
+
+    Raises: UsageError when no line holds an answer.
+    """
     found = [line for line in lines if "error" not in line]
     if not found:
-        raise UsageError(f"none of {len(lines)} images could be read; the first: {lines[0]['error']}")
-    return found
+        raise UsageError(f"none of {len(lines)} items could be answered; the first: {lines[0]['error']}")
+    if unfinished == "keep":
+        return found
+    return [{**line, answer: whole(line[answer])} if line["truncated"] else line for line in found]
 
 
 def compare(
-    model: str, job: Job, answers: Mapping[str, Sequence[Line]], settings: Mapping[str, Any]
+    model: str,
+    job: Job,
+    answers: Mapping[str, Sequence[Line]],
+    stands_for: Mapping[str, Mapping[str, Any]],
+    config: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
     """One row of scores.json a method; differences only where greedy was run too.
 
-    An image that one method could not read is left out of the figures of all, which so stand for the same.
+    An item that one method has no answer to is left out of the figures of all, which so stand for the same.
 
     Args:
-        answers: method -> its lines.
-        settings: resamples, level and seed of the bootstrap.
+        answers: method -> its lines, in the order of the items.
+        stands_for: method -> what its row is to say of itself.
+        config: the run's, with ``bootstrap`` (resamples, level and seed) and ``unfinished``.
     """
-    lost = {line["image_id"] for lines in answers.values() for line in lines if "error" in line}
-    kept = {
-        method: [line for line in lines if line["image_id"] not in lost] for method, lines in answers.items()
-    }
-    found = {method: figures(job.task, readable(lines)) for method, lines in kept.items()}
+    lost = {_item(line) for lines in answers.values() for line in lines if "error" in line}
+    kept: dict[str, Sequence[Line]] = {}
+    for method, lines in answers.items():
+        sound = [line for line in lines if _item(line) not in lost]
+        kept[method] = readable(sound or lines, job.task.answer, config["unfinished"])
+    images = hashlib.sha256(json.dumps([_item(line) for line in next(iter(kept.values()))]).encode())
+    found = {method: figures(job.task, lines) for method, lines in kept.items()}
     others = {method: own for method, own in found.items() if method != GREEDY}
     tests = mcnemar(others, found[GREEDY]) if GREEDY in found else {}
     rows = []
     for method, own in found.items():
-        values, differences = intervals(own, found.get(GREEDY), **settings)
+        values, differences = intervals(own, found.get(GREEDY), **config["bootstrap"])
         rows.append(
             {
                 "model": model,
@@ -55,10 +70,16 @@ def compare(
                     name: {**_plain(value), "difference": _plain(differences[name]) if differences else None}
                     for name, value in values.items()
                 },
+                "stands_for": {**stands_for[method], "images": f"sha256:{images.hexdigest()}"},
                 "mcnemar": {name: asdict(test) for name, test in tests.get(method, {}).items()},
             }
         )
     return rows
+
+
+def _item(line: Line) -> str:
+    """What tells an item from every other one of its task."""
+    return str(next(iter(line.values())))
 
 
 def _plain(interval: Interval) -> dict[str, float | None]:

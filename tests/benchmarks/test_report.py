@@ -3,6 +3,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.pictures import Caption, by_kind, typical
+from benchmarks.problems import Problems
 from benchmarks.tasks import general
 from benchmarks.tasks.miniature import Captions
 from benchmarks.tuning import Choice, Tuned
@@ -45,13 +46,21 @@ def test_the_document_names_knobs_and_what_could_not_be_read():
     tuned = {
         "m": Tuned({}, {"contrast": Choice({"alpha": 1.5, "detector": {"threshold": 0.1}}, "the best", ())})
     }
-    text = report.document(rows, tuned, {("b.jpg", "truncated")})
+    problems = Problems()
+    for method in ("greedy", "skip"):
+        problems.note("m", method, "t", [{"id": "b", "error": "no file"}, {"id": "c", "converted": ["L"]}])
+    problems.note("m", "greedy", "t", [{"id": f"d{n:02}", "error": "no file"} for n in range(20)])
+    text = report.document(rows, tuned, problems)
     assert text.count("## m, t, n = 3 images") == 1
     assert text.count("| CHAIR_i |") == 2, "four methods side by side, the fifth below"
     assert "- m, t, Hal: skip 1:9, p 0.042; dola 1:9, p 0.042; contrast" in text
     assert "- m, contrast: alpha=1.5, detector.threshold=0.1; the best" in text
-    assert "1 images could not be read" in text
-    assert "b.jpg: truncated" in text
+    assert "21 items could not be answered" in text
+    assert "- b: no file" in text
+    assert "- d18: no file\n- and 1 more, in problems.json" in text
+    assert "1 images were converted to RGB (from L: 1)." in text
+    told = {"model": "m", "task": "t", "item": "b", "kind": "error", "what": "no file"}
+    assert problems.rows()[0] == {**told, "methods": ["greedy", "skip"]}
 
 
 def test_general_figures_pool_the_answers_of_an_image():

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import folder, generation
+from benchmarks import folder
+from benchmarks.batch import Asking
 
 ROOT = Path(__file__).parents[2]
 FIGURES = {
@@ -32,13 +33,13 @@ def lines(path):
 def batches(monkeypatch):
     """Sizes of the batches that were really generated."""
     sizes = []
-    answers = generation._answers
+    lines = Asking.lines
 
-    def counted(loaded, processor, batch, arguments):
+    def counted(asking, batch):
         sizes.append(len(batch))
-        return answers(loaded, processor, batch, arguments)
+        return lines(asking, batch)
 
-    monkeypatch.setattr(generation, "_answers", counted)
+    monkeypatch.setattr(Asking, "lines", counted)
     return sizes
 
 
@@ -69,7 +70,7 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
     rows = json.loads((run / "scores.json").read_text())["rows"]
     assert len(rows) == 2 * 8 * 3
     for row in rows:
-        assert set(row) == {"model", "method", "task", "n", "figures", "mcnemar"}
+        assert set(row) == {"model", "method", "task", "n", "figures", "stands_for", "mcnemar"}
         assert FIGURES[row["task"]] | {"length", "fired"} <= set(row["figures"])
         for figure in row["figures"].values():
             assert set(figure) == {"value", "low", "high", "difference"}
@@ -93,7 +94,7 @@ def test_the_main_experiment_fills_a_run_folder(harness, checkpoint, small, tmp_
     assert [trial["knobs"]["alpha"] for trial in trials] == [0.5, 1.0]
     assert set(trials[0]["figures"]) == {"CHAIR_i", "recall", "length", "objects", "fired"}
     versions = json.loads((run / "versions.json").read_text())
-    assert versions["models"]["miniature-natural"].startswith("sha256:")
+    assert versions["model"]["miniature-natural"].startswith("sha256:")
     assert versions["packages"]["torch"]
     assert yaml.safe_load((run / "config.yaml").read_text())["task"]["miniature-amber"]["n"] == 5
     for picture in ("js_by_layer.png", "js_heatmap.png"):
@@ -142,22 +143,32 @@ def test_changed_weights_are_refused(harness, small, tmp_path, capsys, checkpoin
 
 DIES_IN_BATCH_3 = """
 import os, signal, sys
-from benchmarks import __main__ as entry, generation
-answers, seen = generation._answers, []
+from benchmarks import __main__ as entry
+from benchmarks.batch import Asking
+answers, seen = Asking.lines, []
 def dying(*arguments):
     seen.append(1)
     if len(seen) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     return answers(*arguments)
-generation._answers = dying
+Asking.lines = dying
 entry.main()
 """
+
+
+def results(folder):
+    """All that is the same each time; what answers took is not."""
+    other = ("cost", "cost.json")
+    files = [
+        path.relative_to(folder) for path in folder.rglob("*") if path.suffix in (".json", ".jsonl", ".md")
+    ]
+    return {path: (folder / path).read_bytes() for path in files if path.parts[0] not in other}
 
 
 def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(harness, small, tmp_path, batches):
     arguments = [*small, "method=[greedy]", "task.miniature-chair.n=14"]
     assert harness(*arguments) == 0
-    undisturbed = {p.name: p.read_bytes() for p in (tmp_path / "run").rglob("*.json*")}
+    undisturbed = results(tmp_path / "run")
     killed = tmp_path / "killed"
     arguments.append(f"folder={killed}")
     ended = subprocess.run([sys.executable, "-c", DIES_IN_BATCH_3, *arguments], cwd=ROOT, capture_output=True)
@@ -170,7 +181,7 @@ def test_a_killed_run_goes_on_and_ends_as_an_undisturbed_one(harness, small, tmp
     batches.clear()
     assert harness(*arguments) == 0
     assert batches == [4, 2]
-    assert {p.name: p.read_bytes() for p in killed.rglob("*.json*")} == undisturbed
+    assert results(killed) == undisturbed
 
 
 def test_an_image_that_cannot_be_read_is_named_and_the_run_goes_on(harness, small, tmp_path, capsys):
@@ -187,7 +198,7 @@ def test_an_image_that_cannot_be_read_is_named_and_the_run_goes_on(harness, smal
     arguments += ["task.describe.prompt=describe this image ."]
     assert harness(*arguments) == 0
     shown = capsys.readouterr().out
-    assert "1 images could not be read" in shown
+    assert "1 items could not be answered" in shown
     assert "b.jpg: UnidentifiedImageError" in shown
     rows = json.loads((tmp_path / "run" / "scores.json").read_text())["rows"]
     assert [row["n"] for row in rows] == [2, 2]

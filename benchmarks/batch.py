@@ -1,0 +1,159 @@
+"""One batch of items and one line each: answers, and what speaks against an answer, item by item.
+
+What is wrong with one item (an image that cannot be read, a conversation that the model does not take, a
+prompt longer than its context) ends as that item's ``error``, and the others are answered. A batch that does
+not fit into memory is answered in halves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
+from PIL import Image
+
+from benchmarks.answered import Line
+from benchmarks.cost import FirstToken, Spent, Watch
+from benchmarks.models import Loaded, Messages
+from benchmarks.tasks import Item
+
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises on files that are not there, no image, damaged, or absurdly large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a batch is asked: the model, the processor of the method, if it has one, arguments of generate.
+
+    ``answer`` is the name that the answer has in a line.
+    """
+
+    loaded: Loaded
+    processor: Any
+    arguments: dict[str, Any]
+    answer: str
+
+    def lines(self, batch: Sequence[Item]) -> tuple[list[Line], Spent]:
+        """A line for each item, and what all of them took."""
+        lines = [dict[str, Any](item.record) for item in batch]
+        spent, asked = Spent(), list[tuple[Line, Messages]]()
+        for line, item in zip(lines, batch, strict=True):
+            try:
+                messages, modes = conversation(item)
+            except UNREADABLE as error:
+                line["error"] = f"{type(error).__name__}: {error}"
+                continue
+            asked.append((line, messages))
+            if modes:
+                line["converted"] = modes
+        for (line, _), told in zip(
+            asked, self._answers([messages for _, messages in asked], spent), strict=True
+        ):
+            line.update(told)
+        return lines, spent
+
+    def _answers(self, batch: Sequence[Messages], spent: Spent) -> list[Line]:
+        """What each line of a batch is to hold beside the record."""
+        if not batch:
+            return []
+        try:
+            return self._sound(batch, spent)
+        except RuntimeError as error:
+            if not should_reduce_batch_size(error):
+                raise
+            if len(batch) == 1:
+                return [{"error": f"out of memory, alone in its batch: {str(error).splitlines()[0]}"}]
+        # Here and not in the handler, whose traceback keeps the tensors of the failed call alive.
+        clear_device_cache(garbage_collection=True)
+        half = (len(batch) + 1) // 2
+        spent.halved += 1
+        return self._answers(batch[:half], spent) + self._answers(batch[half:], spent)
+
+    def _sound(self, batch: Sequence[Messages], spent: Spent) -> list[Line]:
+        """The same, where those that the model does not take are told apart from the others."""
+        inputs, errors = self._prepared(batch)
+        if not any(errors):
+            return self._generate(inputs, spent)
+        kept = [messages for messages, error in zip(batch, errors, strict=True) if not error]
+        answers = iter(self._answers(kept, spent))
+        return [{"error": error} if error else next(answers) for error in errors]
+
+    def _prepared(self, batch: Sequence[Messages]) -> tuple[Any, list[str]]:
+        """What the model gets, and for each conversation why it cannot be asked; empty where it can."""
+        try:
+            inputs = self.loaded.inputs(batch)
+        except ValueError as error:
+            if len(batch) == 1:
+                return None, [f"the model does not take this: {error}"]
+            errors = [self._prepared([messages])[1][0] for messages in batch]
+            if not any(errors):
+                raise
+            return None, errors
+        context, new = self.loaded.context, self.arguments["max_new_tokens"]
+        return inputs, [
+            f"a prompt of {length} tokens and max_new_tokens={new} exceed the model's context of {context}"
+            if context is not None and length + new > context
+            else ""
+            for length in self.loaded.lengths(inputs)
+        ]
+
+    def _generate(self, inputs: Any, spent: Spent) -> list[Line]:
+        loaded, tokenizer, first = self.loaded, self.loaded.processor.tokenizer, FirstToken()
+        used = {} if self.processor is None else {"logits_processor": [self.processor]}
+        with Watch(loaded.model.device, first) as watch:
+            output = loaded.model.generate(
+                **inputs,
+                pad_token_id=tokenizer.pad_token_id,
+                stopping_criteria=[first],
+                **self.arguments,
+                **used,
+            )
+            # Some models return the prompt too, others (fed with embeddings) a part of it or nothing.
+            made = output[:, first.before :].cpu()
+        ends = torch.isin(
+            made, torch.as_tensor(loaded.model.generation_config.eos_token_id or [], dtype=torch.long)
+        )
+        generated = ends.cumsum(1) - ends.long() == 0
+        acted = (
+            torch.zeros_like(generated) if self.processor is None else generated & self.processor.trace.acted
+        )
+        spent.add(watch, items=len(made), tokens=int(generated.sum()))
+        texts = loaded.processor.batch_decode(made, skip_special_tokens=True)
+        return [
+            {
+                self.answer: text.strip(),
+                "tokens": int(generated[row].sum()),
+                "fired": int(acted[row].sum()),
+                "truncated": int(not ends[row].any()),
+            }
+            for row, text in enumerate(texts)
+        ]
+
+
+def conversation(item: Item) -> tuple[Messages, list[str]]:
+    """The turns of an item with their images read, as RGB, and the modes of those that were not RGB before.
+
+    Raises: any of UNREADABLE.
+    """
+    messages, modes = [], []
+    for turn in item.turns:
+        content: list[dict[str, Any]] = []
+        for read in turn.images:
+            image = read()
+            if image.mode != "RGB":
+                modes.append(image.mode)
+            content.append({"type": "image", "image": image.convert("RGB")})
+        messages.append({"role": turn.role, "content": [*content, {"type": "text", "text": turn.text}]})
+    return messages, modes
+
+
+def outline(item: Item) -> Messages:
+    """The turns of an item with a place for each image, which is not read."""
+    return [
+        {
+            "role": turn.role,
+            "content": [*({"type": "image"} for _ in turn.images), {"type": "text", "text": turn.text}],
+        }
+        for turn in item.turns
+    ]

@@ -1,0 +1,149 @@
+"""The loop over batches: what is in which, what is asked again, what happens when nothing can be written."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies
+from PIL import Image
+
+from benchmarks.generation import WINDOW, in_order
+from benchmarks.sentences import whole
+
+ROOT = Path(__file__).parents[2]
+
+
+@given(strategies.lists(strategies.integers(0, 9), max_size=200), strategies.integers(1, 5))
+def test_the_longest_come_first_within_a_window(lengths, batch_size):
+    order = in_order(lengths, batch_size)
+    assert sorted(order) == list(range(len(lengths)))
+    for start in range(0, len(lengths), WINDOW * batch_size):
+        window = order[start : start + WINDOW * batch_size]
+        assert set(window) == set(range(start, start + len(window)))
+        assert [(-lengths[one], one) for one in window] == sorted((-lengths[one], one) for one in window)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("A dog runs. It has a fris", "A dog runs."),
+        ("there is a table . it is red . there is", "there is a table . it is red ."),
+        ('He says "stop!" and then', 'He says "stop!"'),
+        ("It costs 3.50 and", "It costs 3.50 and"),
+        ("Yes", "Yes"),
+        ("", ""),
+        ("All is said.", "All is said."),
+    ],
+)
+def test_whole_sentences(text, kept):
+    assert whole(text) == kept
+
+
+@pytest.fixture
+def described(small, tmp_path):
+    """Arguments of a run over a folder of images, the second of which is none."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(6):
+        Image.new("RGB", (60, 40), (index * 40, 90, 0)).save(images / f"{index}.png")
+    (images / "1.png").write_bytes(b"no image")
+    arguments = [a for a in small if "miniature-chair" not in a]
+    arguments += ["task=[describe]", f"task.describe.images={images}", "task.describe.max_new_tokens=4"]
+    return [
+        *arguments,
+        "task.describe.prompt=describe this image .",
+        "method=[greedy]",
+        "generation.batch_size=2",
+    ]
+
+
+def answers(folder):
+    path = folder / "predictions" / "miniature-late-prior" / "greedy" / "describe.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def batches(folder):
+    """Numbers of the batches that were generated, over all runs."""
+    files = (folder / "cost").rglob("*.jsonl")
+    return [json.loads(line)["batch"] for file in files for line in file.read_text().splitlines()]
+
+
+def test_an_error_stays_until_it_is_retried(harness, described, tmp_path):
+    run = tmp_path / "run"
+    assert harness(*described) == 0
+    assert [("error" in line) for line in answers(run)] == [False, True, False, False, False, False]
+    rows = json.loads((run / "problems.json").read_text())
+    assert [(row["item"], row["kind"]) for row in rows] == [("1.png", "error")]
+    (run.parent / "images" / "0.png").replace(run.parent / "images" / "1.png")
+    Image.new("L", (60, 40), 9).save(run.parent / "images" / "0.png")
+    assert harness(*described) == 0
+    assert batches(run) == [0, 1, 2]
+    assert harness(*described, "retry=true") == 0
+    assert batches(run) == [0, 1, 2, 0]
+    assert [line["image_id"] for line in answers(run)] == [f"{index}.png" for index in range(6)]
+    assert all("caption" in line for line in answers(run))
+    rows = json.loads((run / "problems.json").read_text())
+    assert [(row["item"], row["what"]) for row in rows] == [("0.png", "L")]
+    assert "1 images were converted to RGB (from L: 1)" in (run / "table.md").read_text()
+    assert harness(*described, "retry=true") == 0
+    assert batches(run) == [0, 1, 2, 0], "nothing is left to be retried"
+
+
+def test_the_list_of_images_and_what_figures_stand_for_are_kept(harness, small, tmp_path):
+    assert harness(*small, "method=[greedy]", "unfinished=drop", "+method.greedy.generate.num_beams=2") == 0
+    run = tmp_path / "run"
+    images = (run / "lists" / "miniature-chair.txt").read_text().splitlines()
+    path = run / "predictions" / "miniature-late-prior" / "greedy" / "miniature-chair.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert images == [line["image_id"] for line in lines]
+    assert all(line["truncated"] for line in lines)
+    (row,) = json.loads((run / "scores.json").read_text())["rows"]
+    stands_for = row["stands_for"]
+    assert stands_for["weights"].startswith("sha256:")
+    assert stands_for["dtype"] == "float32"
+    assert stands_for["prompt"] == "user : <image> describe this image . assistant :"
+    assert stands_for["task"]["max_new_tokens"] == 6
+    assert stands_for["decoding"]["method"] == {"generate": {"num_beams": 2}}
+    expected = {"max_new_tokens": 6, "unfinished": "drop", "batch_size": 4, "seed": 0}
+    assert stands_for["decoding"]["generation"] == expected
+    words = sum(len(whole(line["caption"]).split()) for line in lines) / len(lines)
+    assert row["figures"]["length"]["value"] == pytest.approx(words)
+    (spent,) = json.loads((run / "cost.json").read_text())["rows"]
+    assert spent["batches"] == 2
+
+
+def test_changed_data_is_refused(harness, described, tmp_path, capsys):
+    assert harness(*described) == 0
+    Image.new("RGB", (60, 40)).save(tmp_path / "images" / "7.png")
+    assert harness(*described) == 2
+    assert "the files of task describe: sha256:" in capsys.readouterr().err
+
+
+FULL = """
+import resource, signal, sys
+from benchmarks import __main__ as entry
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+entry.main()
+"""
+
+
+def test_a_full_disk_ends_in_one_line_and_loses_nothing(harness, small, tmp_path):
+    arguments = [*small, "method=[greedy]", "task.miniature-chair.n=60", "pictures.captions=0"]
+    assert harness(*arguments) == 0
+    scores = (tmp_path / "run" / "scores.json").read_bytes()
+    full = tmp_path / "full"
+    room = (tmp_path / "run" / "versions.json").stat().st_size + 500
+    assert room < len((tmp_path / "run" / "predictions").rglob("*.jsonl").__next__().read_bytes())
+    command = [sys.executable, "-c", FULL.format(limit=room), *arguments, f"folder={full}"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 2
+    last = ended.stderr.splitlines()[-1]
+    assert last.startswith("error: File too large: make room"), ended.stderr
+    assert f"folder={full}" in last
+    (left,) = full.rglob("miniature-chair.jsonl")
+    assert left.stat().st_size > 0
+    assert harness(*arguments, f"folder={full}") == 0
+    assert (full / "scores.json").read_bytes() == scores
