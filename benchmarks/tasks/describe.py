@@ -5,14 +5,12 @@ Example: every .jpg and .png of a folder, "Please describe this image in detail.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from PIL import Image
-
 from benchmarks.statistics import Ratio
 from benchmarks.tasks import Item, about
+from benchmarks.tasks.images import images
 from benchmarks.usage import UsageError
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
@@ -31,21 +29,15 @@ class Describe:
         folder = Path(self.images)
         if not folder.is_dir():
             raise UsageError(f"no folder {self.images}; task.describe.images must be a folder of images")
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+        files = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
         if not files:
             raise UsageError(
                 f"{self.images} is an empty data set: no file in it ends in {', '.join(SUFFIXES)}"
             )
-        return [about({"image_id": path.name}, self.prompt, partial(_read, path)) for path in files]
+        return [about({"image_id": name}, self.prompt, read) for name, read in images(folder, files).items()]
 
     def files(self) -> tuple[Path, ...]:
         return ()
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         return {}
-
-
-def _read(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image

@@ -170,7 +170,8 @@ def broken(folder: Path) -> list[str]:
     flipped = bytearray(whole["png"])
     flipped[60] ^= 255
     files = {
-        "cut.jpg": whole["jpg"][: len(whole["jpg"]) // 2],
+        "beheaded.jpg": whole["jpg"][: len(whole["jpg"]) // 2],
+        "cut.jpg": whole["jpg"][:-40],
         "cut.png": whole["png"][: len(whole["png"]) // 2],
         "flipped.png": bytes(flipped),
         "garbage.png": whole["png"][:8] + b"no image at all",
