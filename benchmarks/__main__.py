@@ -37,7 +37,7 @@ def job(config: DictConfig) -> None:
     """One run, or one run of a sweep; a mistake ends it here, before Hydra adds words of its own."""
     from benchmarks.methods import without_given
     from benchmarks.processes import agreed
-    from benchmarks.run import run, take_folder  # torch, transformers: not for --help, nor a mistyped key
+    from benchmarks.run import run, taken  # torch, transformers: not for --help, nor a mistyped key
 
     made = Path(HydraConfig.get().runtime.output_dir)
     with mistakes_in(made):
@@ -55,7 +55,8 @@ def job(config: DictConfig) -> None:
         if settled["processes"] == 1 or "RANK" in os.environ:
             run(settled, folder)
         else:
-            take_folder(settled, folder)  # mistakes are told here, in one line, and not by every process
+            with taken(settled, folder):
+                pass  # mistakes are told here, in one line, and not by every process
             sys.exit(start_processes(settled["processes"], words, folder))
 
 

@@ -7,11 +7,13 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 
 from benchmarks.usage import UsageError
@@ -64,28 +66,59 @@ class RunFolder:
         partial.replace(path)
 
 
-def open_folder(
+@contextmanager
+def opened(
     path: Path,
     config: Mapping[str, Any],
     weights: Mapping[str, str],
     data: Mapping[str, str],
     *,
     overwrite: bool,
-) -> RunFolder:
+) -> Iterator[RunFolder]:
     """Takes a new or empty folder, or one that holds the same run; any other is refused, or emptied if so
-    asked.
+    asked. While the context lasts nobody else can take it.
 
     Args:
         config: resolved; all of it but ELSEWHERE must agree with what is there.
         weights: model -> checksum of its files; must agree too, and so must
         data: task -> checksum of its items and of the files they are from.
 
-    Raises: UsageError, with what changed.
+    Raises: UsageError, with what changed, or when another run is at work there.
     """
     config = {key: value for key, value in config.items() if key not in ELSEWHERE}
     ours = (path / "config.yaml").exists()
     if path.is_dir() and any(path.iterdir()) and not ours:
         raise UsageError(f"{path} is not empty and holds no run; choose another folder=")
+    path.mkdir(parents=True, exist_ok=True)
+    with _locked(path):
+        yield _taken(path, config, weights, data, ours=ours, overwrite=overwrite)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """A killed run's processes may outlive it, and two that append to one file would spoil it."""
+    lock = FileLock(path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"another run is at work in {path}; wait for it, stop all its processes, or choose another folder="
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _taken(
+    path: Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, str],
+    data: Mapping[str, str],
+    *,
+    ours: bool,
+    overwrite: bool,
+) -> RunFolder:
     if ours and overwrite:
         for name in OWN:
             entry = path / name
@@ -98,7 +131,6 @@ def open_folder(
                 f"{path} holds another run ({shown}); "
                 f"replace it with overwrite=true, or choose another folder="
             )
-    path.mkdir(parents=True, exist_ok=True)
     folder = RunFolder(path)
     folder.write("versions.json", {"model": dict(weights), "task": dict(data), "code": code(), **versions()})
     folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))

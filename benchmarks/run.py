@@ -1,6 +1,7 @@
 """One run: plan, tune, answer, score, report; each step keeps what an earlier, stopped run has finished."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from benchmarks import cost, pictures, processes, report
 from benchmarks.answered import Line
 from benchmarks.batch import outline
-from benchmarks.folder import RunFolder, code, open_folder
+from benchmarks.folder import RunFolder, code, opened
 from benchmarks.generation import generate
 from benchmarks.methods import Method, with_knobs
 from benchmarks.models import Loaded
@@ -25,18 +26,44 @@ def run(config: Mapping[str, Any], path: Path) -> None:
 
     Raises: UsageError on what the user can mend; nothing is written before everything was checked.
     """
-    first = processes.rank() == 0
-    planned, folder = plan(config), RunFolder(path)
-    if first:
-        take_folder(config, path, planned)
-        print(
-            f"run folder {path} (if it is stopped, the same command with folder={path} goes on)", flush=True
-        )
-    processes.wait()
-    tuned: dict[str, Tuned] = {}
+    planned, first = plan(config), processes.rank() == 0
+    with taken(config, path, planned) if first else nullcontext(RunFolder(path)) as folder:
+        if first:
+            again = f"if it is stopped, the same command with folder={path} goes on"
+            print(f"run folder {path} ({again})", flush=True)
+        processes.wait()
+        rows, tuned, problems, observed = measure(planned, folder)
+        if first:
+            costs = list(spent(planned, folder))
+            folder.write("scores.json", {"rows": rows})
+            folder.write("problems.json", problems.rows())
+            folder.write("cost.json", {"rows": costs})
+            folder.write("table.md", report.document(rows, tuned, problems))
+            pictures.draw(observed, folder.path)
+            print(report.terminal(rows, tuned, problems, costs))
+
+
+@contextmanager
+def taken(config: Mapping[str, Any], path: Path, planned: Plan | None = None) -> Iterator[RunFolder]:
+    """Checks everything, and takes the folder. Raises: UsageError on what the user can mend."""
+    planned = plan(config) if planned is None else planned
+    jobs = [*planned.jobs, *([planned.validation] if planned.validation else [])]
+    data = {job.name: job.data for job in jobs}
+    with opened(path, config, planned.weights, data, overwrite=config["overwrite"]) as folder:
+        for job in jobs:
+            images = dict.fromkeys(item.image_id for item in job.items)
+            folder.write(f"lists/{job.name}.txt", "".join(f"{image}\n" for image in images))
+        yield folder
+
+
+def measure(
+    planned: Plan, folder: RunFolder
+) -> tuple[list[dict[str, Any]], dict[str, Tuned], Problems, dict[str, list[pictures.Caption]]]:
+    """The rows of scores.json, how each model was tuned, what went wrong, what the pictures show."""
+    first, config = processes.rank() == 0, planned.config
     rows: list[dict[str, Any]] = []
-    problems = Problems()
-    observed = {}
+    tuned: dict[str, Tuned] = {}
+    problems, observed = Problems(), {}
     for name, checkpoint in planned.models.items():
         loaded = checkpoint.load(name)
         tuned[name] = tune(planned, loaded, folder, problems)
@@ -46,37 +73,17 @@ def run(config: Mapping[str, Any], path: Path) -> None:
         for job in planned.jobs:
             answers, stands_for = {}, {}
             for method, node in chosen(planned, tuned[name].methods):
-                lines = answer(
-                    planned, loaded, method, job, folder, folder.predictions(name, method.name, job.name)
-                )
+                path = folder.predictions(name, method.name, job.name)
+                lines = answer(planned, loaded, method, job, folder, path)
                 problems.note(name, method.name, job.name, lines)
                 answers[method.name] = lines
                 stands_for[method.name] = standing(planned, loaded, job, node)
-            rows += compare(name, job, answers, stands_for, planned.config)
+            rows += compare(name, job, answers, stands_for, config)
         if first:
             observed[name] = pictures.observe(
                 loaded, planned.jobs, config["pictures"]["captions"], config["generation"]["batch_size"]
             )
-    if not first:
-        return
-    costs = list(spent(planned, folder))
-    folder.write("scores.json", {"rows": rows})
-    folder.write("problems.json", problems.rows())
-    folder.write("cost.json", {"rows": costs})
-    folder.write("table.md", report.document(rows, tuned, problems))
-    pictures.draw(observed, folder.path)
-    print(report.terminal(rows, tuned, problems, costs))
-
-
-def take_folder(config: Mapping[str, Any], path: Path, planned: Plan | None = None) -> None:
-    """Checks everything, and takes the folder. Raises: UsageError on what the user can mend."""
-    planned = plan(config) if planned is None else planned
-    jobs = [*planned.jobs, *([planned.validation] if planned.validation else [])]
-    data = {job.name: job.data for job in jobs}
-    folder = open_folder(path, config, planned.weights, data, overwrite=config["overwrite"])
-    for job in jobs:
-        images = dict.fromkeys(item.image_id for item in job.items)
-        folder.write(f"lists/{job.name}.txt", "".join(f"{image}\n" for image in images))
+    return rows, tuned, problems, observed
 
 
 def tune(planned: Plan, loaded: Loaded, folder: RunFolder, problems: Problems) -> Tuned:
