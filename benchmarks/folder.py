@@ -102,7 +102,7 @@ def _locked(path: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(
-            f"another run is at work in {path}; wait for it, stop all its processes, or choose another folder="
+            f"another run is at work in {path}; wait for it, stop all its processes, or choose a new folder="
         ) from None
     try:
         yield
