@@ -55,7 +55,7 @@ def predictions(
 def entries(path: Path) -> list[Any]:
     """A JSON list, or the values of JSON Lines. Raises: UsageError, with the line of what is no JSON."""
     text = content(path).decode("utf-8-sig", errors="replace")
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if text.lstrip().startswith("["):
         try:
             whole = json.loads(text)

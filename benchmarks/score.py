@@ -34,7 +34,7 @@ def from_words(words: Sequence[str], common: Settings = COMMON) -> tuple[str, di
     score = prepare(task, given, common)
 
     def of(path: Path) -> Scored:
-        found = predictions(path, answers=SCORERS[task].answers)
+        found = predictions(path, ids=SCORERS[task].ids, answers=SCORERS[task].answers)
         try:
             return score(found)
         except UsageError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from benchmarks.predictions import Prediction
+from benchmarks.predictions import IDS, Prediction
 from benchmarks.statistics import Ratio, ratio
 from benchmarks.tasks import (
     amber,
@@ -60,6 +60,7 @@ class Scorer:
     keys: Mapping[str, Any]
     prepare: Callable[[Settings], Callable[[list[Prediction]], Scored]]
     answers: tuple[str, ...]
+    ids: tuple[str, ...] = IDS
 
 
 def _chair(settings: Settings) -> Callable[[list[Prediction]], Scored]:
@@ -190,6 +191,7 @@ SCORERS: Mapping[str, Scorer] = {
         },
         _amber,
         ("response", "caption", "answer", "text"),
+        ids=("id", "question_id", "image_id"),  # a run's answers have an image_id, too
     ),
     "pope": Scorer({"questions": REQUIRED, "parser": "official"}, _pope, ("answer", "text", "response")),
 }

@@ -18,25 +18,21 @@ from benchmarks.tasks import Read
 from benchmarks.usage import UsageError
 
 
-def images(folder: str | Path, names: Iterable[str], advice: str = "") -> dict[str, Read]:
+def images(folder: str | Path, names: Iterable[str]) -> dict[str, Read]:
     """File name -> what reads it, as it is, of any mode; each name once. No file is opened yet.
 
     Files that are missing or damaged raise OSError or ValueError when they are read.
 
     Args:
         names: relative to the folder.
-        advice: where the images can be had, for the message.
 
     Raises: UsageError when there is no such folder, or none of these files is in it.
     """
     paths = {name: Path(os.path.abspath(folder), name) for name in names}
     if not Path(folder).is_dir():
-        raise UsageError(f"no folder of images {folder}; {advice or 'name one that is there'}")
+        raise UsageError(f"there is no folder of images {folder}")
     if paths and not any(path.is_file() for path in paths.values()):
-        raise UsageError(
-            f"{folder} has none of {len(paths)} images, such as {next(iter(paths))}; "
-            f"{advice or 'name the folder that they are in'}"
-        )
+        raise UsageError(f"{folder} has none of {len(paths)} images, such as {next(iter(paths))}")
     return dict(zip(paths, _readers(list(paths.values())), strict=True))
 
 

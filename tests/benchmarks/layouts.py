@@ -5,7 +5,7 @@ Example: ``benchmarks_data(folder)`` makes ``folder/coco``, ``folder/amber`` and
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,28 @@ def pope(folder: Path, n: int = 4) -> Path:
     for strategy, questions in pope_questions.build(objects, seed=0, images=n).items():
         pope_questions.write(folder / f"coco_pope_{strategy}.json", questions)
     return folder
+
+
+def conversations(path: Path, images: Sequence[str]) -> Path:
+    """A conversation of two turns about each image, and one that is about all of them."""
+
+    def content(names: Sequence[str], text: str) -> list[dict[str, str]]:
+        return [*({"type": "image", "image": name} for name in names), {"type": "text", "text": text}]
+
+    found = [
+        {
+            "id": f"about {name}",
+            "messages": [
+                {"role": "user", "content": content([name], "What is there?")},
+                {"role": "assistant", "content": "A dog."},
+                {"role": "user", "content": "And what else?"},
+            ],
+        }
+        for name in images
+    ]
+    found.append({"id": "all", "messages": [{"role": "user", "content": content(images, "What differs?")}]})
+    path.write_text("".join(json.dumps(line) + "\n" for line in found), encoding="utf-8")
+    return path
 
 
 def draw(path: Path, seed: int = 0, mode: str = "RGB", size: tuple[int, int] = SIZE) -> Path:

@@ -3,6 +3,7 @@
 from dataclasses import fields
 from pathlib import Path
 
+import layouts
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -42,10 +43,27 @@ def test_models(name):
     assert isinstance(create(name, OmegaConf.to_container(node)), Checkpoint)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Everything that a task can ask for."""
+    folder = layouts.benchmarks_data(tmp_path_factory.mktemp("data"))
+    layouts.draw(folder / "a.png")
+    layouts.conversations(folder / "conversations.jsonl", ["a.png"])
+    return folder
+
+
+SMALL = {
+    "describe": ["task.describe.images={folder}"],
+    "conversations": ["task.conversations.file={folder}/conversations.jsonl"],
+    "chair": ["data={folder}", "task.chair.n=4"],
+    "amber-generative": ["data={folder}", "task.amber-generative.nouns=table"],
+}
+
+
 @pytest.mark.parametrize("name", choices("task"))
-def test_tasks(name, tmp_path):
-    (tmp_path / "a.png").touch()
-    node = OmegaConf.to_container(composed(f"task=[{name}]", *small_data(name, tmp_path)).task[name])
+def test_tasks(name, folder):
+    given = [word.format(folder=folder) for word in SMALL.get(name, ["data={folder}"])]
+    node = OmegaConf.to_container(composed(f"task=[{name}]", *given).task[name], resolve=True)
     task = create(name, node)
     items = task.items()
     assert items
@@ -53,12 +71,9 @@ def test_tasks(name, tmp_path):
     assert len({next(iter(item.record.values())) for item in items}) == len(items)
     assert task.answer
     assert task.max_new_tokens > 0
+    assert all(path.is_file() for path in task.files())
     known = {"_target_", *(field.name for field in fields(task))}
     assert set(node) == known, "the YAML spells out every field"
-
-
-def small_data(name, folder):
-    return [f"task.describe.images={folder}"] if name == "describe" else []
 
 
 @pytest.mark.parametrize("name", choices("generation"))
