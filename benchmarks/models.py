@@ -1,158 +1,208 @@
 """Checkpoints: any image-text-to-text model of transformers, with its processor, through one path."""
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+from huggingface_hub.errors import StrictDataclassError
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
+from transformers.quantizers import AutoHfQuantizer
 
+from benchmarks import processors, sources
+from benchmarks.placement import check_spread, entrance, resolve_device
+from benchmarks.processors import first_line
+from benchmarks.prompting import Messages, Prompting, prompting
 from benchmarks.usage import UsageError
 
-Messages = list[dict[str, Any]]
-"""A conversation as chat templates take it, its images among it."""
+__all__ = ["Checkpoint", "Loaded", "Messages", "first_line", "resolve_device"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checkpoint:
-    """A checkpoint by hub name or by folder, and where it runs.
+    """A checkpoint by hub name or by folder, how it is loaded and how it is asked.
 
     Attributes:
         path: ``owner/name`` on the hub, or a folder written by save_pretrained.
-        revision: of a hub checkpoint; None for its newest.
+        revision: of a hub checkpoint: a branch, a tag or a commit; None for its newest.
         dtype: float32, bfloat16, float16, or auto for what the checkpoint holds.
         device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+        device_map: None, or how accelerate spreads the model over devices; ``device`` is then not used.
+        quantization: None, or the ``_target_`` and the arguments of a quantization config of transformers.
+        attention: None for what the model prefers, else eager, sdpa, flash_attention_2 or another it has.
+        template: None, or the prompt with ``{images}`` and ``{prompt}``, in place of any chat template.
+        processor: None, or settings of the (image) processor in place of those in its files.
     """
 
     path: str
     revision: str | None
     dtype: str
     device: str
+    device_map: str | Mapping[str, Any] | None
+    quantization: Mapping[str, Any] | None
+    attention: str | None
+    template: str | None
+    processor: Mapping[str, Any] | None
 
     def check(self, name: str) -> int:
         """Whatever can be known without loading the weights. Returns: the number of text blocks.
 
-        Raises: UsageError on a folder, a configuration, a tokenizer or a device that is not there.
+        Raises: UsageError on what is not there, does not fit or cannot generate.
         """
-        resolve_device(self.device, name)
-        if self.dtype != "auto" and not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+        if self.device_map is None:
+            resolve_device(self.device, name)
+        else:
+            check_spread(self.device_map, name)
+        dtype = getattr(torch, self.dtype, None)
+        if self.dtype != "auto" and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
             raise UsageError(
                 f"model {name}: dtype {self.dtype!r} is none; use float32, bfloat16, float16 or auto"
             )
-        if not Path(self.path).is_dir() and _looks_local(self.path):
-            raise UsageError(f"model {name}: no folder {self.path}; set model.{name}.path")
-        try:
-            config = AutoConfig.from_pretrained(self.path, revision=self.revision)
-        except (OSError, ValueError) as error:
-            raise UsageError(f"model {name}: no configuration at {self.path}: {first_line(error)}") from error
-        self.processor(name)
-        return int(config.get_text_config().num_hidden_layers)
-
-    def processor(self, name: str) -> Any:
-        """The processor, padding left. Raises: UsageError when it lacks a tokenizer or a chat template."""
-        try:
-            processor = AutoProcessor.from_pretrained(self.path, revision=self.revision)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        self._check_files(name)
+        config = self._config(name)
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise UsageError(
-                f"model {name}: no processor with a tokenizer at {self.path}: {first_line(error)}"
-            ) from error
-        if getattr(processor, "tokenizer", None) is None:
-            raise UsageError(f"model {name}: {self.path} has no tokenizer; save one there beside the weights")
-        if not getattr(processor, "chat_template", None):
-            raise UsageError(f"model {name}: the processor at {self.path} has no chat template")
-        processor.tokenizer.padding_side = "left"
-        return processor
+                f"model {name}: {self.path} is a {config.model_type}, which no image-text-to-text class "
+                f"of transformers {transformers.__version__} is for"
+            )
+        model = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+        if not model.can_generate():
+            raise UsageError(f"model {name}: {model.__name__}, the class of {self.path}, cannot generate")
+        self._check_attention(config, name)
+        self._check_quantization(name)
+        self._prompting(name)
+        return int(config.get_text_config(decoder=True).num_hidden_layers)
 
     def load(self, name: str) -> "Loaded":
         """The model in evaluation mode. Raises: UsageError when its weights cannot be loaded."""
         transformers.utils.logging.disable_progress_bar()
         try:
             model = AutoModelForImageTextToText.from_pretrained(
-                self.path, revision=self.revision, dtype=self.dtype
+                self.path,
+                revision=sources.commit(self.path, self.revision),
+                dtype=self.dtype,
+                device_map=self.device_map or {"": resolve_device(self.device, name)},
+                quantization_config=self._quantization(),
+                attn_implementation=self.attention,
+                trust_remote_code=False,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError) as error:
             raise UsageError(f"model {name}: {self.path} cannot be loaded: {first_line(error)}") from error
-        return Loaded(name, model.to(resolve_device(self.device, name)).eval(), self.processor(name))
+        _share_settings(model)
+        return Loaded(name, model.eval(), self._prompting(name))
 
     def checksum(self) -> str:
         """What identifies the weights: a hash of a folder's files (its card aside), or the hub's commit."""
+        return sources.checksum(self.path, self.revision)
+
+    def _config(self, name: str) -> Any:
+        try:
+            commit = sources.commit(self.path, self.revision)
+            return AutoConfig.from_pretrained(self.path, revision=commit, trust_remote_code=False)
+        except (*processors.REFUSALS, StrictDataclassError) as error:
+            raise UsageError(f"model {name}: no configuration at {self.path}: {first_line(error)}") from error
+
+    def _prompting(self, name: str) -> Prompting:
+        try:
+            commit = sources.commit(self.path, self.revision)
+            processor = processors.read(self.path, commit, self.processor or {})
+            # A decoder goes on where the prompt ends; an encoder counts its places from the first.
+            side = "right" if self._config(name).is_encoder_decoder else "left"
+            processor.tokenizer.padding_side = side
+            if processor.tokenizer.pad_token is None:
+                processor.tokenizer.pad_token = processor.tokenizer.eos_token
+            return prompting(processor, self.template)
+        except UsageError as error:
+            raise UsageError(f"model {name}: {error}") from error
+
+    def _quantization(self) -> Any:
+        return None if self.quantization is None else instantiate(self.quantization, _convert_="all")
+
+    def _check_files(self, name: str) -> None:
         folder = Path(self.path)
         if not folder.is_dir():
-            return f"commit:{AutoConfig.from_pretrained(self.path, revision=self.revision)._commit_hash}"
-        total = hashlib.sha256()
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
-            with path.open("rb") as file:
-                total.update(f"{path.relative_to(folder)} ".encode())
-                total.update(hashlib.file_digest(file, "sha256").digest())
-        return f"sha256:{total.hexdigest()}"
+            if sources.looks_local(self.path):
+                raise UsageError(f"model {name}: no folder {self.path}; set model.{name}.path")
+            return
+        if not (folder / "config.json").is_file():
+            raise UsageError(f"model {name}: no configuration at {self.path}: it holds no config.json")
+        missing = sources.missing_weights(folder)
+        if missing:
+            raise UsageError(f"model {name}: {self.path} lacks its weights: no {', '.join(missing)}")
+
+    def _check_attention(self, config: Any, name: str) -> None:
+        if self.attention is None:
+            return
+        try:
+            with torch.device("meta"):  # the model without memory
+                AutoModelForImageTextToText.from_config(config, attn_implementation=self.attention)
+        except (ValueError, ImportError) as error:
+            raise UsageError(
+                f"model {name}: no attention {self.attention!r}: {first_line(error)}; use sdpa, eager or null"
+            ) from error
+
+    def _check_quantization(self, name: str) -> None:
+        if self.quantization is None:
+            return
+        try:
+            quantizer = AutoHfQuantizer.from_config(self._quantization(), pre_quantized=False)
+            quantizer.validate_environment(device_map=self.device_map)
+        except (InstantiationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+            told = str(error) if isinstance(error, InstantiationException) else first_line(error)
+            raise UsageError(f"model {name}: no quantization: {told}") from error
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model, its processor, and the name under which its results go."""
+    """A model, the way it is asked, and the name under which its results go."""
 
     name: str
     model: Any
-    processor: Any
+    asked: Prompting
 
-    def inputs(self, conversations: Sequence[Messages]) -> Any:
-        """One left-padded batch of conversations that end with the user's turn, on the model's device."""
-        texts = [self.processor.apply_chat_template(c, add_generation_prompt=True) for c in conversations]
-        images = [
-            part["image"]
-            for c in conversations
-            for message in c
-            for part in message["content"]
-            if "image" in part
-        ]
-        batch = self.processor(images=images, text=texts, padding=True, return_tensors="pt")
-        return batch.to(self.model.device, self.model.dtype)
+    @property
+    def processor(self) -> Any:
+        """The processor, which also turns tokens into text again."""
+        return self.asked.processor
 
-    def lengths(self, inputs: Any) -> list[int]:
-        """Tokens of each prompt of a batch, padding aside."""
-        return [int(length) for length in inputs["attention_mask"].sum(dim=1)]
+    @property
+    def prompting(self) -> str:
+        """Where prompts come from: template, chat template, tokenizer's chat template, plain."""
+        return self.asked.way
 
     @property
     def context(self) -> int | None:
-        """The most tokens of prompt and answer; None where the configuration does not say."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        """The most tokens of prompt and answer together; None if unknown, or if an encoder reads prompts."""
+        if self.model.config.is_encoder_decoder:
+            return None
+        limit = getattr(self.model.config.get_text_config(decoder=True), "max_position_embeddings", None)
+        return None if limit is None else int(limit)
 
     def rendered(self, messages: Messages) -> str:
-        """The text that a conversation becomes; its images need not be there."""
-        return str(self.processor.apply_chat_template(messages, add_generation_prompt=True))
+        """The exact text for a conversation, before the processor gives an image its place in it.
+
+        Raises: ValueError when the model does not take the conversation.
+        """
+        return self.asked.text(messages)
+
+    def inputs(self, conversations: Sequence[Messages]) -> Any:
+        """One left-padded batch of conversations that end with the user's turn, on the model's device.
+
+        Raises: ValueError when the model does not take one of them.
+        """
+        return self.asked.inputs(conversations).to(entrance(self.model), self.model.dtype)
+
+    def lengths(self, inputs: Any) -> list[int]:
+        """The tokens of each prompt of a batch: those of images among them, padding not."""
+        return [int(count) for count in inputs["attention_mask"].sum(dim=1)]
 
 
-def resolve_device(device: str, name: str) -> torch.device:
-    """``auto`` gives each process an accelerator of its own, if there are as many.
-
-    Raises: UsageError when this machine has no such device.
-    """
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if device == "auto":
-        if accelerator is None:
-            return torch.device("cpu")
-        if "LOCAL_RANK" not in os.environ:
-            return accelerator
-        return torch.device(
-            accelerator.type, int(os.environ["LOCAL_RANK"]) % torch.accelerator.device_count()
-        )
-    there = ["cpu"]
-    if accelerator is not None:
-        count = torch.accelerator.device_count()
-        there += [accelerator.type, *(f"{accelerator.type}:{index}" for index in range(count))]
-    if device not in there:
-        raise UsageError(f"model {name}: device {device!r} is not there; this machine has {', '.join(there)}")
-    return torch.device(device)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of what a library says, or the kind of its error when it says nothing."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _looks_local(path: str) -> bool:
-    return path.startswith((".", "/", "~")) or path.count("/") != 1
+def _share_settings(model: Any) -> None:
+    """Tells the model inside another one's generate (InstructBLIP, BLIP-2) what ends a text."""
+    inner: Any = getattr(model, "language_model", None)
+    if type(model).generate is not transformers.GenerationMixin.generate and hasattr(inner, "generate"):
+        inner.generation_config.update(**model.generation_config.to_diff_dict())

@@ -1,5 +1,6 @@
 """What a user can get wrong: one clear line, exit code 2, nothing written."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -106,4 +107,4 @@ def test_help_lists_the_choices():
     command = [sys.executable, "-m", "benchmarks", "--help"]
     shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "method: contrast, dola, greedy" in shown
-    assert "model: llava-1.5-7b, miniature-late-prior, miniature-natural" in shown
+    assert re.search(r"model: .*llava-1.5-7b, .*miniature-natural", shown)

@@ -126,6 +126,8 @@ def _sharpen(model: Any) -> None:
         for name, weight in model.named_parameters():
             if "projector" in name or "multi_modal" in name or "merger" in name or "connector" in name:
                 weight.mul_(3)
+            if weight.dim() > 1 and not weight.any():
+                weight.normal_()  # as new as it is, it shuts pictures out
 
 
 def _pixels(kind: Any, **settings: Any) -> Callable[[], Any]:
