@@ -15,6 +15,7 @@ import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -151,7 +152,12 @@ def unknown_key(key: str, config: str) -> str:
     """Which part of a dotted key is not there, and what is there in its place."""
     defaults = OmegaConf.load(CONF / f"{config}.yaml").defaults
     groups = {name for entry in defaults if isinstance(entry, DictConfig) for name in entry}
-    choices = [word for word in sys.argv[1:] if word.split("=")[0] in groups]
+    given = [word for word in sys.argv[1:] if word.split("=")[0] in groups]
+    parsed = OverridesParser.create().parse_overrides(given)
+    choices = [
+        f"{word.key_or_group}={next(word.sweep_string_iterator())}" if word.is_sweep_override() else text
+        for text, word in zip(given, parsed, strict=True)
+    ]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         node = compose(config, choices)

@@ -17,7 +17,7 @@ import yaml
 from tabulate import tabulate
 
 from benchmarks import frontier
-from benchmarks.comparable import Group, Row, brief, groups, leaves
+from benchmarks.comparable import Group, Row, brief, groups, leaves, several
 from benchmarks.report import ABREAST, DIGITS, LEGEND, _cell
 from benchmarks.usage import UsageError, nearest
 
@@ -120,7 +120,7 @@ def document(tables: Sequence[Group], gathered: Gathered) -> list[str]:
         if codes := group.codes():
             parts.append(f"These runs were made by different code ({'; '.join(codes)}).")
     if len(gathered.levels) > 1:
-        told = "; ".join(f"{level} in {', '.join(runs)}" for level, runs in gathered.levels.items())
+        told = "; ".join(f"{level} in {several(runs)}" for level, runs in gathered.levels.items())
         parts.append(f"Intervals are of different levels: {told}.")
     return [*parts, *(f"{note}." for note in gathered.notes)]
 

@@ -126,7 +126,7 @@ class Group:
                 made.setdefault(part, {}).setdefault(version, []).append(row.folder)
         return [
             f"{part}: "
-            + "; ".join(f"{brief(v)} in {', '.join(dict.fromkeys(where))}" for v, where in found.items())
+            + "; ".join(f"{brief(version)} in {several(where)}" for version, where in found.items())
             for part, found in made.items()
             if len(found) > 1
         ]
@@ -169,6 +169,12 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(value, f"{prefix}.{key}" if prefix else str(key))
     else:
         yield prefix, node
+
+
+def several(names: Sequence[str]) -> str:
+    """The first two of many names, and how many more."""
+    known = list(dict.fromkeys(names))
+    return ", ".join(known[:2]) + (f" and {len(known) - 2} more" if len(known) > 2 else "")
 
 
 def brief(value: Any) -> str:
