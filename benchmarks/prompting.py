@@ -17,9 +17,9 @@ Messages = list[dict[str, Any]]
 """A conversation as chat templates take it, its images among it."""
 
 
-def images_of(messages: Messages) -> list[Image.Image]:
-    """The images of a conversation, in order."""
-    return [part["image"] for message in messages for part in message["content"] if part["type"] == "image"]
+def images_of(messages: Messages) -> list[Any]:
+    """What stands for an image in a conversation, in order; to write the text nothing need be in it."""
+    return [part for message in messages for part in message["content"] if part["type"] == "image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Prompting:
         Raises: ValueError when a conversation cannot be written, or the processor does not take its images.
         """
         texts = [self.text(messages) for messages in conversations]
-        images = [images_of(messages) for messages in conversations]
+        images = [[part["image"] for part in images_of(messages)] for messages in conversations]
         start = self.processor.tokenizer.bos_token
         whole = bool(start) and all(text.startswith(start) for text in texts)  # or it would begin twice
         return self.processor(

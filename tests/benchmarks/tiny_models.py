@@ -16,9 +16,16 @@ import families
 import more_families
 import torch
 import transformers
+import yaml
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
+
+from benchmarks.methods import create
+from benchmarks.models import Checkpoint
+
+DEFAULTS = Path(__file__).parents[2] / "conf" / "checkpoint.yaml"
 
 SIDE = 16
 """Pixels of one tile of a picture, in every vision tower."""
@@ -222,6 +229,7 @@ def _gemma3(ids: dict[str, int], size: int) -> Any:
     config = families.gemma3().model.config
     config.image_token_index = ids["<image_soft_token>"]
     config.boi_token_index, config.eoi_token_index = ids["<start_of_image>"], ids["<end_of_image>"]
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False  # or it repeats itself
     return _vocabulary(config, size)
 
 
@@ -391,3 +399,29 @@ KINDS = {
         more=("<start_of_turn>", "<end_of_turn>"),
     ),
 }
+
+
+def checkpoint(path: Path | str, **changes: Any) -> Checkpoint:
+    """The checkpoint that a model's YAML makes of a path, in fp32 unless changed."""
+    defaults = yaml.safe_load(DEFAULTS.read_text("utf-8"))
+    made = create("model tiny", {**defaults, "path": str(path), "dtype": "float32", **changes})
+    assert isinstance(made, Checkpoint)
+    return made
+
+
+def picture(color: str, width: int = 56, height: int = 28) -> Image.Image:
+    """A plain picture with a black corner."""
+    made = Image.new("RGB", (width, height), color)
+    made.paste((0, 0, 0), (0, 0, width // 3, height // 3))
+    return made
+
+
+def user(text: str, *images: Image.Image) -> dict[str, Any]:
+    """A turn of the user, its images before the text."""
+    content = [*({"type": "image", "image": image} for image in images), {"type": "text", "text": text}]
+    return {"role": "user", "content": content}
+
+
+def assistant(text: str) -> dict[str, Any]:
+    """A turn of the model."""
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
