@@ -16,6 +16,9 @@ from benchmarks.tasks.images import images
 from benchmarks.tasks.missing import Missing
 from benchmarks.usage import UsageError, nearest
 
+FILES = ("annotations.json", "relation.json", "safe_words.txt", *amber_files.QUERIES)
+"""What is needed of the data folder."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
@@ -45,8 +48,8 @@ class Folder:
         return self._files().paths
 
     def _files(self) -> amber_files.Files:
-        folder = Path(self.root, "data")
-        return _read(folder if folder.is_dir() else Path(self.root))
+        whole = Path(self.root, "annotations.json").is_file()
+        return _read(Path(self.root) if whole else Path(self.root, "data"))
 
     def _items(self, asked: Callable[[amber_files.Files], Iterable[tuple[str, str, str]]]) -> list[Item]:
         """Items of each (id, image, query), as far as they are about the first n images."""
@@ -138,10 +141,10 @@ class Discriminative(Folder):
 
 @cache
 def _read(folder: Path) -> amber_files.Files:
-    files = amber_files.read(folder)
-    if not Path(folder, "query").is_dir():
-        raise UsageError(f"{folder} has no folder query with what is asked")
-    return files
+    lacking = [name for name in FILES if not (folder / name).is_file()]
+    if lacking:
+        raise UsageError(f"{folder} lacks {', '.join(lacking)}")
+    return amber_files.read(folder)
 
 
 @cache

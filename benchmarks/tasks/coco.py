@@ -87,7 +87,7 @@ def _annotated(
 ) -> dict[str, frozenset[str]]:
     words, truth = objects.vocabulary.words, dict[str, set[str]]()
     for file in annotation_files(folder):
-        for key, text in _entries(file, wanted):
+        for key, text in entries(file, wanted):
             if file.name.startswith("captions"):
                 found = objects(text)
             elif text in words:
@@ -98,7 +98,7 @@ def _annotated(
     return {key: frozenset(found) for key, found in truth.items()}
 
 
-def _entries(file: Path, wanted: Mapping[str, None] | None) -> list[tuple[str, str]]:
+def entries(file: Path, wanted: Mapping[str, None] | None) -> list[tuple[str, str]]:
     """(image id, category or caption) of each annotation of a wanted image."""
     data = _load(file, KEPT)
     try:

@@ -58,7 +58,7 @@ class Pope:
             readers = images(self.images, names)
         missing.tell(
             "get the questions from output/coco/ of github.com/AoiDragon/POPE, and the images, val2014.zip, "
-            f"from cocodataset.org/#download, for {self.questions} and "
+            f"from cocodataset.org/#download, for {Path(self.questions).parent}/coco_pope_random.json and "
             f"{self.images}/COCO_val2014_000000310196.jpg"
         )
         return [
