@@ -31,12 +31,16 @@ class LogitLens:
         exact: compute the layers' logits in a product of their own, so that the model's are those of the
             model without a lens to the last bit; otherwise they differ by the rounding of a larger product
             (about 2e-6 in fp32) and cost less.
+        norm: pass the blocks' states through the final norm (all that the model has between its last block
+            and its head), as the model does with the last one; without it they go to the head as they are.
+            Readout L is the model's own either way.
         anatomy: the parts of the model, if they cannot be found.
         inputs: arguments for the forward that looks for the parts, for models that cannot run on text alone.
 
     Raises:
         ValueError: if the parts are not found, or if the last block read through the lens is not what the
-            model itself predicts; this is checked here, and again in the first forward after this.
+            model itself predicts; this is checked here, and again in the first forward after this. Without
+            the norm too: then the check alone goes through it.
 
     Example:
         with LogitLens(model) as lens:
@@ -54,6 +58,7 @@ class LogitLens:
         *,
         readouts: Iterable[int] | None = None,
         exact: bool = False,
+        norm: bool = True,
         anatomy: Anatomy | None = None,
         inputs: Mapping[str, Any] | None = None,
     ) -> None:
@@ -62,7 +67,13 @@ class LogitLens:
         self.readouts = tuple(sorted({*(range(depth) if readouts is None else readouts), depth}))
         if self.readouts[0] < 0 or self.readouts[-1] > depth:
             raise ValueError(f"readouts of a model of {depth} blocks are 0..{depth}, got {self.readouts}.")
+        if not norm and not self.anatomy.tail:
+            raise ValueError(
+                f"norm=False: {type(self.anatomy.owner).__name__} has nothing between its last block and its "
+                f"head that could be left out; leave norm out."
+            )
         self.exact = exact
+        self.norm = norm
         self.paused = False
         self._handles: list[RemovableHandle] = []
         self._thread = 0
@@ -141,9 +152,10 @@ class LogitLens:
             if not self._verify:
                 raise  # it was compared, and does not match
             if works(lambda: owner(**inputs), owner):
+                way_out = BY_HAND if self.norm else "It may need what norm=False leaves out; leave out norm."
                 raise ValueError(
                     f"{type(owner).__name__}: its layers cannot be read with its own head "
-                    f"({type(error).__name__}: {error}). {BY_HAND}"
+                    f"({type(error).__name__}: {error}). {way_out}"
                 ) from error
         self._clear()
         self._verify = True  # and once more with real inputs, which may be images
@@ -233,7 +245,14 @@ class LogitLens:
         self._rows = len(states)
         if not states:
             return like[:, :0]
-        return self.anatomy.finish(torch.stack([state.to(like.device) for state in states], dim=1))
+        stacked = torch.stack([state.to(like.device) for state in states], dim=1)
+        if self.norm:
+            return self.anatomy.finish(stacked)
+        early = len(self.readouts) - 1
+        raw = (stacked[:, :early] * self.anatomy.scale).to(like.dtype)
+        if len(states) == early:
+            return raw
+        return torch.cat([raw, self.anatomy.finish(stacked[:, early:])], dim=1)  # the one to be compared
 
     def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
         self._verify = False

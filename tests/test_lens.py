@@ -12,14 +12,15 @@ from torch import Tensor
 from mutation_decode import Anatomy, LogitLens
 
 
-def by_hand(family: Family, inputs: dict[str, Tensor]) -> Tensor:
+def by_hand(family: Family, inputs: dict[str, Tensor], *, normed: bool = True) -> Tensor:
     """`[rows, L + 1, vocab]` from output_hidden_states, through the final norm, the head and the soft cap."""
     model = family.model
     base = model.get_decoder() if hasattr(model, "get_decoder") else model.transformer
     norm = base.ln_f if hasattr(base, "ln_f") else base.norm
     with torch.no_grad():
         states = model(**inputs, output_hidden_states=True).hidden_states
-        rows = [norm(state[:, -1]) for state in states[:-1]] + [states[-1][:, -1]]  # the last one is normed
+        early = [norm(state[:, -1]) if normed else state[:, -1] for state in states[:-1]]
+        rows = [*early, states[-1][:, -1]]  # the last one is normed
         logits = model.get_output_embeddings()(torch.stack(rows, dim=1))
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -40,6 +41,70 @@ def test_law_4_every_readout_is_the_layers_own_prediction(family: Family, exact:
     if exact:
         assert torch.equal(watched, plain)
     torch.testing.assert_close(watched, plain, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_without_the_norm_the_states_go_to_the_head_as_they_are(family: Family, exact: bool) -> None:
+    inputs = family.batch(0, 1, 2)
+    expected = by_hand(family, inputs, normed=False)
+    assert not torch.allclose(expected[:, :-1], by_hand(family, inputs)[:, :-1], atol=0.1)
+    with torch.no_grad():
+        plain = family.model(**inputs).logits
+        for readouts in (None, (2, 5), ()):
+            with LogitLens(family.model, readouts=readouts, exact=exact, norm=False) as lens:
+                for _ in range(2):  # the first forward is compared with the model's own logits
+                    watched = family.model(**inputs).logits
+                    readout = lens.take()
+                    torch.testing.assert_close(
+                        readout.logits, expected[:, list(readout.indices)], atol=2e-4, rtol=1e-4
+                    )
+                    assert torch.equal(readout.logits[:, -1], watched[:, -1])
+    if exact:
+        assert torch.equal(watched, plain)
+
+
+def test_without_the_norm_the_tail_is_still_checked(one: Family) -> None:
+    right = Anatomy.of(one.model)
+    wrong = Anatomy(blocks=right.blocks, tail=(torch.nn.Tanh(),), head=right.head, owner=right.owner)
+    with pytest.raises(ValueError, match=r"differs from the model's own logits by [\d.]+"):
+        LogitLens(one.model, anatomy=wrong, norm=False)
+
+
+def test_without_the_norm_a_model_keeps_its_scale() -> None:
+    model = _tampered(lambda states: 0.125 * states)
+    ids = torch.tensor([[3, 4]])
+    with torch.no_grad(), LogitLens(model, norm=False) as lens:
+        states = model(ids, output_hidden_states=True).hidden_states
+        expected = model.lm_head(0.125 * states[1][:, -1])
+        torch.testing.assert_close(lens.take().logits_at(1), expected, atol=1e-4, rtol=0)
+
+
+def test_where_no_norm_can_be_left_out_that_is_said() -> None:
+    torch.manual_seed(0)
+    config = transformers.OPTConfig(
+        vocab_size=50,
+        hidden_size=16,
+        word_embed_proj_dim=8,
+        ffn_dim=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=32,
+    )
+    projected = transformers.OPTForCausalLM(config).eval()
+    LogitLens(projected)
+    with pytest.raises(
+        ValueError,
+        match=r"OPTForCausalLM: its layers cannot be read .*It may need what norm=False leaves out",
+    ):
+        LogitLens(projected, norm=False)
+    bare = transformers.OPTForCausalLM(
+        transformers.OPTConfig(
+            **{**config.to_diff_dict(), "word_embed_proj_dim": 16, "_remove_final_layer_norm": True}
+        )
+    ).eval()
+    assert Anatomy.of(bare).tail == ()
+    with pytest.raises(ValueError, match=r"norm=False: OPTForCausalLM has nothing between its last block"):
+        LogitLens(bare, norm=False)
 
 
 def test_the_parts(family: Family) -> None:
