@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .divergence import adjacent_js
+from .divergence import Divergence, adjacent
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,14 +70,30 @@ class Readout:
         Raises:
             ValueError: if a readout that is needed was not read.
         """
+        return self.change(blocks)
+
+    def change(self, blocks: range | None = None, divergence: Divergence = "js") -> Tensor:
+        """The change that each block makes, as a divergence of the readout after it from the one before.
+
+        Args:
+            blocks: see `js`.
+            divergence: js, kl, reverse_kl, tv or hellinger; see `divergence.Divergence`.
+
+        Returns:
+            `[rows, depth]`, fp32, in the unit of the divergence; NaN at every block outside `blocks`.
+
+        Raises:
+            ValueError: if a readout that is needed was not read.
+        """
         blocks = range(self.depth) if blocks is None else blocks
-        js = torch.full((self.logits.shape[0], self.depth), torch.nan, device=self.logits.device)
+        change = torch.full((self.logits.shape[0], self.depth), torch.nan, device=self.logits.device)
         if len(blocks) > 0:
             first = self._slot(blocks[0])
             for block in blocks:
                 self._slot(block + 1)
-            js[:, blocks[0] : blocks[-1] + 1] = adjacent_js(self.logits[:, first : first + len(blocks) + 1])
-        return js
+            stack = self.logits[:, first : first + len(blocks) + 1]
+            change[:, blocks[0] : blocks[-1] + 1] = adjacent(stack, divergence)
+        return change
 
     def _slot(self, readout: int) -> int:
         try:

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .divergence import Divergence
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
@@ -17,13 +19,15 @@ class Trace:
     Attributes:
         tokens: `[rows, tokens]` the generated ids.
         generated: `[rows, tokens]` bool, True up to and including the token that ended the row.
-        js: `[rows, tokens, L]` nats, the change that each block made.
+        js: `[rows, tokens, L]` nats, the change that each block made; in another unit if the detector went by
+            another `divergence`, as it is what the detector saw.
         critical: `[rows, tokens]` readout.
         pre_mutation: `[rows, tokens]` readout; L where nothing fired.
         mutated: `[rows, tokens, L]` bool.
         skipped: `[rows, tokens, L]` bool, the blocks that were left out.
         fired: `[rows, tokens]` bool, whether the detector found mutated blocks.
         acted: `[rows, tokens]` bool, whether the strategy changed what the model says.
+        divergence: which one js holds; js unless the detector names another.
     """
 
     tokens: Tensor
@@ -35,6 +39,7 @@ class Trace:
     skipped: Tensor
     fired: Tensor
     acted: Tensor
+    divergence: Divergence = "js"
 
     @property
     def percent_fired(self) -> float:
@@ -64,6 +69,7 @@ class Step:
 class Recorder:
     """Collects steps during generate, on the device, and joins them to the tokens when it has returned."""
 
+    divergence: Divergence = "js"
     steps: list[Step] = field(default_factory=list)
     prompt: int | None = None
 
@@ -97,7 +103,7 @@ class Recorder:
             name: torch.stack([getattr(step, name) for step in self.steps]).to(row.device)[time, row].cpu()
             for name in Step.__slots__
         }
-        return Trace(tokens=tokens.cpu(), generated=generated.cpu(), **columns)
+        return Trace(tokens=tokens.cpu(), generated=generated.cpu(), divergence=self.divergence, **columns)
 
 
 def _until_end(tokens: Tensor, end_tokens: Tensor, pad_token: int | None) -> Tensor:

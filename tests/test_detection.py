@@ -55,6 +55,53 @@ def test_the_settle_rule_takes_the_first_of_two_calm_blocks_row_by_row() -> None
     assert found.pre_mutation.tolist() == [5, 7]
 
 
+def test_the_search_ends_where_it_is_told_to() -> None:
+    js = torch.full((1, 12), 0.3)
+    assert Detector(critical=3, until=6)(js).mutated.nonzero()[:, 1].tolist() == [3, 4, 5]
+    # 0.25 and 0.75 of 12 blocks
+    assert Detector(critical=0.25, until=0.75)(js).mutated.nonzero()[:, 1].tolist() == [3, 4, 5, 6, 7, 8]
+    assert Detector(critical=3, until=6)(
+        torch.tensor([[0.3] * 3 + [0.0] * 3 + [0.3] * 6])
+    ).fired.tolist() == [False]
+    js[0, 8] = 0.6
+    found = Detector(critical=3, until=6, largest=True)(js)
+    assert found.mutated.nonzero()[:, 1].tolist() == [3], "the largest of those that are watched"
+
+
+def test_the_end_of_the_search_does_not_bring_the_last_block_in() -> None:
+    assert Detector(critical=3, until=1.0).blocks(12) == range(3, 11)
+    assert Detector(critical=3, until=12).blocks(12) == range(3, 11)
+    assert Detector(critical=3, until=12, include_last=True).blocks(12) == range(3, 12)
+    assert Detector(critical=3, until=5, include_last=True).blocks(12) == range(3, 5)
+    assert Detector(critical=None, until=5).blocks(12) == range(5)
+
+
+def test_a_row_that_settles_after_the_end_of_the_search_does_not_settle() -> None:
+    js = torch.tensor([[0.3, 0.3, 0.01, 0.01, 0.3, 0.3], [0.3, 0.3, 0.3, 0.01, 0.01, 0.3]])
+    found = Detector(critical=None, until=4)(js)
+    assert found.critical.tolist() == [2, 6]
+
+
+def test_thresholds_of_other_divergences() -> None:
+    change = torch.tensor([[0.0, 2.5, math.inf, 0.0]])
+    assert Detector(threshold=2.0, critical=0, divergence="kl")(change).pre_mutation.item() == 1
+    assert Detector(threshold=3.0, critical=0, divergence="kl")(change).pre_mutation.item() == 2
+    assert Detector(critical=0, divergence="kl", largest=True)(change).pre_mutation.item() == 2
+    Detector(threshold=1.0, divergence="tv")
+    Detector(threshold=1.0, divergence="hellinger", settle=1.0)
+
+
+def test_nothing_found_but_in_some_rows() -> None:
+    found = Detector(critical=1)(torch.tensor([[0.0, 0.3, 0.3, 0.0]] * 3))
+    only = found.only(torch.tensor([True, False, True]))
+    assert only.fired.tolist() == [True, False, True]
+    assert only.mutated.tolist() == [[False, True, True, False], [False] * 4, [False, True, True, False]]
+    assert only.pre_mutation.tolist() == [1, 4, 1]
+    assert torch.equal(only.js, found.js)
+    assert torch.equal(only.critical, found.critical)
+    assert found.fired.all(), "what it was made from is as before"
+
+
 def test_paper_recipe() -> None:
     paper = Detector.paper()
     # 1-based layers 19..31 of 32 are blocks 18..30.
@@ -86,6 +133,7 @@ detectors = st.builds(
     critical=st.none() | st.integers(0, 7) | st.floats(0, 0.8),
     largest=st.booleans(),
     include_last=st.booleans(),
+    until=st.none() | st.integers(8, 9) | st.floats(0.875, 1),
 )
 
 
@@ -133,6 +181,20 @@ def test_watched_blocks() -> None:
         ({"critical": 1.0}, r"fraction of the depth in \[0, 1\), got 1.0; write an int"),
         ({"critical": -1}, r"readout from 0 on, got -1"),
         ({"critical": True}, r"got True"),
+        ({"until": 0.0}, r"fraction of the depth in \(0, 1\], got 0.0; write an int"),
+        ({"until": 1.5}, r"fraction of the depth in \(0, 1\], got 1.5"),
+        ({"until": 0}, r"until, as an int, is the first block not watched, from 1 on, got 0"),
+        ({"until": True}, r"until is a fraction, a block or None, got True"),
+        ({"divergence": "cosine"}, "divergence is one of js, kl, reverse_kl, tv, hellinger, got 'cosine'"),
+        (
+            {"divergence": "tv", "threshold": 1.5},
+            "threshold is a total variation distance, at least 0 and at most 1, got 1.5",
+        ),
+        ({"divergence": "hellinger", "settle": 0.0}, "settle is a Hellinger distance, above 0 and at most 1"),
+        (
+            {"divergence": "kl", "threshold": math.inf},
+            "KL divergence in nats, at least 0 and finite, got inf",
+        ),
     ],
 )
 def test_knobs_out_of_range_are_named(knobs: dict[str, float], message: str) -> None:
@@ -143,3 +205,10 @@ def test_knobs_out_of_range_are_named(knobs: dict[str, float], message: str) -> 
 def test_a_critical_readout_beyond_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match=r"critical=11 leaves no block to watch in a model of 12 blocks"):
         Detector(critical=11).blocks(12)
+
+
+def test_windows_beyond_the_model_or_without_a_block_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"until=13: a model of 12 blocks ends at 12"):
+        Detector(until=13).blocks(12)
+    with pytest.raises(ValueError, match=r"critical=5 with until=0.4 leaves no block to watch"):
+        Detector(critical=5, until=0.4).blocks(12)

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "replay": {"anatomy", "lens", "stand_in"},
     "rerun": {"agreement", "anatomy", "last_position", "lens", "replay", "rollback"},
     "removal": {"anatomy", "lens", "rollback", "stand_in", "transformers"},
-    "trace": set(),
+    "trace": {"divergence"},
     "intercept": set(),
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
