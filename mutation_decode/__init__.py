@@ -18,6 +18,7 @@ from .anatomy import Anatomy
 from .decoder import MutationDecoder
 from .detection import Detector, Mutations
 from .divergence import adjacent_js, js_divergence
+from .gate import Gate
 from .lens import LogitLens
 from .processor import MutationLogitsProcessor
 from .readout import Readout
@@ -29,6 +30,7 @@ __all__ = [
     "Contrast",
     "Detector",
     "ForwardStrategy",
+    "Gate",
     "LogitLens",
     "MutationDecoder",
     "MutationLogitsProcessor",

@@ -7,7 +7,8 @@ import torch
 from torch import FloatTensor, LongTensor, Tensor
 from transformers import LogitsProcessor
 
-from .detection import Mutations
+from .detection import Detector, Mutations
+from .divergence import MEASURES
 from .lens import LogitLens
 from .readout import Readout
 from .trace import Recorder, Step
@@ -15,10 +16,14 @@ from .trace import Recorder, Step
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Decision:
-    """What a step came to: what was found, and the blocks that are left out for it, `[rows, L]` bool."""
+    """What a step came to: what was found, and the blocks that are left out for it, `[rows, L]` bool.
+
+    `shut`, `[rows]` bool: whether something was found, and a gate let it not through; None without a gate.
+    """
 
     mutations: Mutations
     skipped: Tensor
+    shut: Tensor | None
 
 
 class Call:
@@ -36,6 +41,7 @@ class Call:
         self.fired: Tensor | None = None
         self.acted: Tensor | None = None
         self.barred: Tensor | None = None
+        self.shut: Tensor | None = None
         self.largest: Tensor | None = None
         self._lens = lens
         self._ends = ends
@@ -87,6 +93,8 @@ class Call:
         self.steps += 1
         self.fired = _or(self.fired, (m.fired & running).any())
         self.acted = _or(self.acted, (acts & running).any())
+        if decision.shut is not None:
+            self.shut = _or(self.shut, (decision.shut & running).any())
         if len(watched) > 0:
             js = m.js[:, watched.start : watched.stop]
             largest = torch.where(running[:, None], js, 0.0).amax()
@@ -94,6 +102,22 @@ class Call:
         if self.recorder is not None:
             step = Step(m.js, m.critical, m.pre_mutation, m.mutated, decision.skipped, m.fired, acts)
             self.recorder.add(step, input_ids.shape[1])
+
+    def why_nothing(self, detector: Detector, watched: range) -> str:
+        """Why the strategy never acted, and what to do about it."""
+        if self.barred is not None and bool(self.barred):
+            return "what it found at the first token cannot be left out of the end of this model's prompt."
+        if bool(self.fired):
+            return "the detector fired, but left nothing to skip. Begin earlier with Detector(critical=...)."
+        if self.shut is not None and bool(self.shut):
+            return "the detector fired, but its gate was shut each time. Set wider bounds in Gate(...)."
+        assert self.largest is not None
+        unit = MEASURES[detector.divergence].unit
+        return (
+            f"the largest {detector.divergence} in blocks {watched.start}..{watched.stop - 1} was "
+            f"{float(self.largest):.3g}{unit}, the threshold is {detector.threshold:.3g}. Lower "
+            f"Detector(threshold=...) or look at other blocks with Detector(critical=...)."
+        )
 
 
 def _or(before: Tensor | None, now: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 from .anatomy import Anatomy
 from .detection import DEFAULT_DETECTOR, Detector
+from .gate import Gate
 from .intercept import GenerateCall
 from .processor import MutationLogitsProcessor
 from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Strategy
@@ -16,7 +17,7 @@ class MutationDecoder:
     """Generates with a layer-wise strategy; takes and returns what `model.generate` takes and returns.
 
     Args:
-        model, strategy, detector, trace, exact, anatomy: see `MutationLogitsProcessor`.
+        model, strategy, detector, gate, norm, trace, exact, anatomy: see `MutationLogitsProcessor`.
 
     Raises:
         TypeError, ValueError: see `MutationLogitsProcessor`.
@@ -32,13 +33,22 @@ class MutationDecoder:
         strategy: Strategy | ForwardStrategy = DEFAULT_STRATEGY,
         *,
         detector: Detector | None = DEFAULT_DETECTOR,
+        gate: Gate | None = None,
+        norm: bool = True,
         trace: bool = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
     ) -> None:
         self.model = model
         self.processor = MutationLogitsProcessor(
-            model, strategy, detector=detector, trace=trace, exact=exact, anatomy=anatomy
+            model,
+            strategy,
+            detector=detector,
+            gate=gate,
+            norm=norm,
+            trace=trace,
+            exact=exact,
+            anatomy=anatomy,
         )
 
     @property

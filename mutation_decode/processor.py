@@ -5,6 +5,7 @@ import warnings
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any, Self, cast
 
 import torch
@@ -15,6 +16,8 @@ from . import intercept
 from .anatomy import Anatomy
 from .call import Call, Decision, Mark
 from .detection import DEFAULT_DETECTOR, Detector, Mutations
+from .divergence import Divergence
+from .gate import Gate
 from .intercept import GenerateCall
 from .lens import LogitLens
 from .readout import Readout
@@ -36,6 +39,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         model: the transformers model whose generate will use it.
         strategy: what to do where the distribution mutates.
         detector: finds where it does; None reads no js for that (only for strategies that always act).
+        gate: lets only some of the tokens through that the detector finds; None for all of them.
+        norm: read the blocks' states through the final norm; see `LogitLens`.
         trace: record every token in `trace`, with the js of all blocks; reads all layers.
         exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
         anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
@@ -58,6 +63,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         strategy: Strategy | ForwardStrategy = DEFAULT_STRATEGY,
         *,
         detector: Detector | None = DEFAULT_DETECTOR,
+        gate: Gate | None = None,
+        norm: bool = True,
         trace: bool = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
@@ -71,19 +78,26 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{type(strategy).__name__} acts where the detector fires, and there is none; pass a "
                 f"Detector, or a strategy with always=True."
             )
+        if gate not in (None, Gate()) and strategy.always:
+            raise ValueError(
+                f"a gate chooses among the tokens at which the detector fires, and {type(strategy).__name__} "
+                f"acts at every one; leave the gate out, or use always=False with Detector(threshold=0)."
+            )
         self.model = model
         self.strategy = strategy
         self.detector = detector
+        self.gate = None if gate == Gate() else gate  # an open one need not be asked
         if isinstance(strategy, Skip) and strategy.always and not trace:
             detector = None  # nobody will ask it
         self._asked = detector
+        self._divergence: Divergence = "js" if detector is None else detector.divergence
         self.trace: Trace | None = None
         anatomy = Anatomy.of(model) if anatomy is None else anatomy
         depth = anatomy.depth
         watched = range(0) if detector is None else detector.blocks(depth)
         self._blocks = range(depth) if trace else watched
         readouts = {*strategy.readouts(depth), *(r for block in self._blocks for r in (block, block + 1))}
-        self._lens = LogitLens(model, readouts=readouts, exact=exact, anatomy=anatomy)
+        self._lens = LogitLens(model, readouts=readouts, exact=exact, norm=norm, anatomy=anatomy)
         self._change: Rerun | Removal | None = None  # what a forward-level strategy does to the forward
         if isinstance(strategy, Skip) and strategy.layers is not None and strategy.always:
             self._change = Removal(self._lens, strategy.layers, prompt=strategy.prompt)
@@ -151,26 +165,24 @@ class MutationLogitsProcessor(LogitsProcessor):
         self.close()
 
     def _detect(self, readout: Readout) -> Mutations:
-        js = readout.js(self._blocks)
-        if self._asked is not None:
-            return self._asked(js)
-        rows, depth = js.shape
-        nowhere = torch.full((rows,), depth, device=js.device)
-        none = torch.zeros(rows, depth, dtype=torch.bool, device=js.device)
-        return Mutations(js=js, critical=nowhere, mutated=none, fired=none.any(dim=-1), pre_mutation=nowhere)
+        js = readout.change(self._blocks, self._divergence)
+        return Mutations.none(js) if self._asked is None else self._asked(js)
 
     def _decision(self, readout: Readout) -> Decision:
-        """What the detector finds, and what the strategy leaves out for it."""
-        mutations = self._detect(readout)
+        """What the detector finds and the gate lets through, and what the strategy leaves out for it."""
+        mutations, shut = self._detect(readout), None
+        if self.gate is not None:
+            open_ = self.gate(readout, mutations)
+            mutations, shut = mutations.only(open_), mutations.fired & ~open_
         if not isinstance(self.strategy, ForwardStrategy):
-            return Decision(mutations, torch.zeros_like(mutations.mutated))
+            return Decision(mutations, torch.zeros_like(mutations.mutated), shut)
         skipped = self.strategy.skips(readout, mutations)
         if skipped.shape != mutations.mutated.shape or skipped.dtype != torch.bool:
             raise RuntimeError(
                 f"{type(self.strategy).__name__}.skips gave {tuple(skipped.shape)} of {skipped.dtype}; "
                 f"expected a bool for each row and block, {tuple(mutations.mutated.shape)}."
             )
-        return Decision(mutations, skipped)
+        return Decision(mutations, skipped, shut)
 
     def _decide(self, ids: Tensor | None, lowest: int) -> Tensor:
         """Inside a forward: the blocks to leave out of it, in rows that go on."""
@@ -180,7 +192,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         running = call.running(ids, found.mutations.fired)
         barred = found.skipped[:, :lowest].any(dim=-1)
         call.bar(barred & running)
-        decision = Decision(found.mutations, found.skipped & (running & ~barred)[:, None])
+        decision = replace(found, skipped=found.skipped & (running & ~barred)[:, None])
         call.decide(readout, decision)
         return decision.skipped
 
@@ -214,7 +226,8 @@ class MutationLogitsProcessor(LogitsProcessor):
             )
             self._refuse_beside_others(call)
             with self._lens as lens, self._changed():
-                self._call = Call(lens, Recorder() if self._tracing else None, end_tokens(call))
+                recorder = Recorder(self._divergence) if self._tracing else None
+                self._call = Call(lens, recorder, end_tokens(call))
                 if self._tracing and (call.setting("num_beams") or 1) > 1:
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
@@ -251,21 +264,9 @@ class MutationLogitsProcessor(LogitsProcessor):
         if not (self.strategy.always or self._warned) and not bool(done.acted):
             self._warned = True
             assert self.detector is not None
-            assert done.largest is not None
-            if done.barred is not None and bool(done.barred):
-                why = "what it found at the first token cannot be left out of the end of this model's prompt."
-            elif bool(done.fired):
-                why = (
-                    "the detector fired, but left nothing to skip. Begin earlier with Detector(critical=...)."
-                )
-            else:
-                why = (
-                    f"the largest js in blocks {self._watched.start}..{self._watched.stop - 1} was "
-                    f"{float(done.largest):.3g} nats, the threshold is {self.detector.threshold:.3g}. Lower "
-                    f"Detector(threshold=...) or look at other blocks with Detector(critical=...)."
-                )
             warnings.warn(
-                f"{type(self.strategy).__name__} never acted in this generate: {why}",
+                f"{type(self.strategy).__name__} never acted in this generate: "
+                f"{done.why_nothing(self.detector, self._watched)}",
                 UserWarning,
                 stacklevel=3,
             )

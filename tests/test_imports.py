@@ -11,12 +11,13 @@ import pytest
 import mutation_decode
 
 PACKAGE = Path(mutation_decode.__file__).parent
-MUTATIONS = {"detection", "strategy", "call", "processor", "decoder"}
+MUTATIONS = {"detection", "strategy", "gate", "call", "processor", "decoder"}
 MAY_IMPORT = {
     "divergence": set(),
     "readout": {"divergence"},
     "detection": {"divergence"},
     "strategy": {"detection", "readout"},
+    "gate": {"detection", "readout"},
     "agreement": set(),
     "stand_in": set(),
     "anatomy": {"agreement", "transformers"},
@@ -30,11 +31,13 @@ MAY_IMPORT = {
     "intercept": set(),
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
-    "call": {"detection", "lens", "readout", "trace", "transformers"},
+    "call": {"detection", "divergence", "lens", "readout", "trace", "transformers"},
     "processor": {
         "anatomy",
         "call",
         "detection",
+        "divergence",
+        "gate",
         "intercept",
         "lens",
         "readout",
@@ -45,7 +48,7 @@ MAY_IMPORT = {
         "trace",
         "transformers",
     },
-    "decoder": {"anatomy", "detection", "intercept", "processor", "strategy", "trace"},
+    "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
 }
 
 
@@ -105,7 +108,7 @@ def test_the_harness_uses_public_names_only() -> None:
 def test_public_names() -> None:
     assert set(mutation_decode.__all__) == {
         *("MutationLogitsProcessor", "MutationDecoder", "Contrast", "Detector", "Mutations", "Strategy"),
-        *("ForwardStrategy", "Skip"),
+        *("ForwardStrategy", "Gate", "Skip"),
         *("LogitLens", "Readout", "Anatomy", "Trace", "js_divergence", "adjacent_js", "__version__"),
     }
     assert all(hasattr(mutation_decode, name) for name in mutation_decode.__all__)

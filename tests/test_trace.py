@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -38,6 +39,25 @@ def test_it_holds_what_a_lens_reads_on_the_returned_tokens(family: Family, mode:
     assert torch.equal(found.critical, trace.critical.flatten())
     assert torch.equal(trace.acted, trace.fired)
     assert trace.percent_fired == pytest.approx(100 * found.fired.float().mean().item())
+
+
+def test_it_holds_what_the_detector_saw_and_says_which_divergence(one: Family) -> None:
+    _, usual = traced(one, 0, 1)
+    assert usual.divergence == "js"
+    detector = replace(one.detector, divergence="kl", threshold=0.5)
+    with MutationLogitsProcessor(one.model, CONTRAST, detector=detector, trace=True) as processor:
+        answers = one.answers(0, 1, logits_processor=[processor])
+        trace = processor.trace
+    assert trace is not None
+    assert trace.divergence == "kl"
+    with torch.no_grad(), LogitLens(one.model) as lens:
+        for t in range(10):
+            one.model(**one.batch(0, suffix=answers[:1, :t]))
+            change = lens.take().change(divergence="kl")[0]
+            torch.testing.assert_close(trace.js[0, t], change, atol=2e-3, rtol=1e-3)
+    found = detector(trace.js.flatten(0, 1))
+    assert torch.equal(found.fired, trace.fired.flatten())
+    assert 0 < trace.percent_fired < 100
 
 
 @pytest.mark.filterwarnings("ignore:Contrast never acted")
