@@ -10,6 +10,7 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from safetensors import SafetensorError
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.quantizers import AutoHfQuantizer
 
@@ -90,7 +91,7 @@ class Checkpoint:
                 attn_implementation=self.attention,
                 trust_remote_code=False,
             )
-        except (OSError, ValueError, ImportError) as error:
+        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
             raise UsageError(f"model {name}: {self.path} cannot be loaded: {first_line(error)}") from error
         _share_settings(model)
         return Loaded(name, model.eval(), self._prompting(name))

@@ -5,7 +5,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-from transformers import AutoConfig
+from transformers.utils import cached_file
 
 WHOLE = ("model.safetensors", "pytorch_model.bin")
 
@@ -25,8 +25,7 @@ def commit(path: str, revision: str | None) -> str | None:
     """
     if Path(path).is_dir():
         return None
-    config = AutoConfig.from_pretrained(path, revision=revision, trust_remote_code=False)
-    return config._commit_hash or revision
+    return Path(cached_file(path, "config.json", revision=revision)).parent.name  # .../snapshots/COMMIT
 
 
 def checksum(path: str, revision: str | None) -> str:
