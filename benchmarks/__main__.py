@@ -117,8 +117,13 @@ def leave_no_empty(folder: Path) -> None:
 def start_processes(count: int, words: Sequence[str], folder: Path) -> int:
     """Runs the same job in several processes of this machine; returns their exit code."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    quoted = [*command, "--nproc_per_node", str(count), "-m", "benchmarks", *words, f"folder={folder}"]
-    return subprocess.run(quoted, check=False).returncode
+    command += ["--nproc_per_node", str(count), "-m", "benchmarks", *words, f"folder={quoted(folder)}"]
+    return subprocess.run(command, check=False).returncode
+
+
+def quoted(folder: Path) -> str:
+    """As a value for Hydra, to which the = and , in the name of a sweep's run would mean something."""
+    return "'" + str(folder).replace("'", "\\'") + "'"
 
 
 def _along(folder: Path, path: Path) -> bool:

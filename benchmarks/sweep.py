@@ -52,14 +52,14 @@ class Sweep(Callback):
                 2,
             )
         self.folder = Path(config.hydra.sweep.dir).absolute()
-        if os.environ.get("RANK", "0") == "0":
+        if not others_tell():
             for note in self.notes():
                 note.unlink()
         STARTED.set(self)
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         if config.hydra.mode == RunMode.MULTIRUN:
-            self.note(config, code=None, error="did not end")
+            self.note(config, code=None, error="has not ended")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
@@ -80,6 +80,8 @@ class Sweep(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         STARTED.set(None)
+        if others_tell():
+            return
         try:
             self.collect()
         except Exception:  # Hydra would make a warning of it
@@ -89,7 +91,7 @@ class Sweep(Callback):
 
     def note(self, config: DictConfig, *, code: int | None, error: str | None) -> None:
         """What is known of a job, in one move. ``code`` is its exit code, None until it has ended."""
-        if self.folder is None or os.environ.get("RANK", "0") != "0":
+        if self.folder is None or others_tell():
             return
         told = {
             "overrides": list(config.hydra.overrides.task),
@@ -113,8 +115,6 @@ class Sweep(Callback):
 
     def collect(self) -> None:
         """Gathers what has finished into the sweep's folder, and prints it, if anything has."""
-        if os.environ.get("RANK", "0") != "0":
-            return
         from benchmarks.collect import collect, found  # not for --help
 
         assert self.folder is not None
@@ -129,6 +129,11 @@ class Sweep(Callback):
         if failed:
             codes = [job["code"] for job in failed.values() if job["code"]]
             end(f"{failures(jobs)}; the same command with folder={self.folder} goes on", (codes or [1])[0])
+
+
+def others_tell() -> bool:
+    """Whether this is one of several processes, and not the first one, which tells and writes for all."""
+    return os.environ.get("RANK", "0") != "0"
 
 
 def failures(jobs: Sequence[Mapping[str, Any]]) -> str:
@@ -167,12 +172,17 @@ def collected() -> Iterator[None]:
     except (Exception, SystemExit) as error:
         sweep = STARTED.get()
         STARTED.set(None)
-        if sweep is None or not sweep.jobs():
+        if sweep is None or others_tell() or not sweep.jobs():
             raise
         sweep.collect()
         if type(error).__module__.partition(".")[0] in ("submitit", "joblib", "ray"):
-            print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-            sweep.tell_failures()
+            print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+            end(
+                f"the launcher gave up; of the jobs that had begun, {failures(sweep.jobs())}; those that are "
+                f"queued or running end by themselves: python -m benchmarks.collect {sweep.folder} gathers "
+                f"them then; the same command with folder={sweep.folder} goes on",
+                1,
+            )
         raise
 
 
