@@ -10,9 +10,9 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from benchmarks.usage import UsageError
-from mutation_decode import Detector, ForwardStrategy, MutationLogitsProcessor, Strategy
+from mutation_decode import Detector, ForwardStrategy, Gate, MutationLogitsProcessor, Strategy
 
-SETTINGS = ("generate", "detector", "tune")
+SETTINGS = ("generate", "detector", "gate", "norm", "tune")
 """Keys of a method's YAML beside ``_target_`` and the knobs of the strategy that it names."""
 
 
@@ -24,6 +24,9 @@ class Method:
     strategy: Strategy | ForwardStrategy | None
     detector: Detector | None
     generate: Mapping[str, Any]
+    gate: Gate | None = None
+    norm: bool = True
+    """Whether the layers are read through the final norm."""
 
     @property
     def gated(self) -> bool:
@@ -46,7 +49,9 @@ class Method:
         if self.strategy is None:
             yield None
             return
-        with MutationLogitsProcessor(model, self.strategy, detector=self.detector, trace=True) as processor:
+        with MutationLogitsProcessor(
+            model, self.strategy, detector=self.detector, gate=self.gate, norm=self.norm, trace=True
+        ) as processor:
             yield processor
 
 
@@ -59,10 +64,19 @@ def build(name: str, config: Mapping[str, Any]) -> Method:
         raise UsageError(
             f"method {name} acts where its detector fires, and has none; give it one or always=true"
         )
+    gate = create(f"method {name}, gate", config["gate"]) if config.get("gate") else None
+    if strategy is not None and strategy.always and gate not in (None, Gate()):
+        raise UsageError(
+            f"method {name}: a gate chooses among the tokens at which a detector fires, and it acts at every "
+            f"one; set always=false, or leave the gate at null"
+        )
+    norm = config.get("norm", True)
+    if not isinstance(norm, bool):
+        raise UsageError(f"method {name}: norm={norm}; expected true or false")
     generate = dict(config.get("generate") or {})
     if generate.get("num_return_sequences", 1) != 1:
         raise UsageError(f"method {name}: num_return_sequences must be 1; every item has one answer")
-    return Method(name, strategy, detector, generate)
+    return Method(name, strategy, detector, generate, gate, norm)
 
 
 def create(what: str, config: Mapping[str, Any]) -> Any:
