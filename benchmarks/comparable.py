@@ -17,8 +17,8 @@ FIRST = "greedy"
 LIMITS = ("max_new_tokens", "unfinished")
 """Settings of generation that figures depend on as on the task."""
 
-PLACES = ("root", "images", "files")
-"""Keys of a task that say where its data lie, not what they are; so do all values with a slash in them."""
+PLACES = ("root", "images", "ground_truth", "questions", "list", "synonyms", "similarity_table", "file")
+"""Keys of a task that say where its data lie, as do values with a slash; what is there, a checksum says."""
 
 
 @dataclass(frozen=True, slots=True)

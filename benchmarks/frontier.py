@@ -56,8 +56,8 @@ def _points(group: Group, figure: str, against: str) -> list[Line]:
 
 def _panel(axes: Axes, points: Sequence[Line], figure: str, against: str, methods: Sequence[str]) -> None:
     at = [(line.figures[against]["value"], line.figures[figure]["value"]) for line in points]
-    best = sorted({(x, y) for x, y in at if not any(_better(other, (x, y)) for other in at)})
-    axes.plot(*zip(*best, strict=True), color="0.6", linewidth=1, linestyle="--", zorder=1, label="frontier")
+    front = best(at)
+    axes.plot(*zip(*front, strict=True), color="0.6", linewidth=1, linestyle="--", zorder=1, label="frontier")
     for method in methods:
         own = [number for number, line in enumerate(points) if line.method == method]
         if not own:
@@ -87,7 +87,7 @@ def _panel(axes: Axes, points: Sequence[Line], figure: str, against: str, method
             axes.axvline(x, color="0.85", linewidth=0.8, zorder=0)
             axes.axhline(y, color="0.85", linewidth=0.8, zorder=0)
         knobs = [line.knobs for line in here if line.knobs]
-        if knobs and (len(set(at)) <= NAMED or (x, y) in best):
+        if knobs and (len(set(at)) <= NAMED or (x, y) in front):
             told = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in knobs[0].items())
             told += f" and {len(knobs) - 1} more" if len(knobs) > 1 else ""
             axes.annotate(told, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=7)
@@ -96,9 +96,11 @@ def _panel(axes: Axes, points: Sequence[Line], figure: str, against: str, method
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _better(other: tuple[float, float], point: tuple[float, float]) -> bool:
-    """More of the one and less of the other, or as much."""
-    return other != point and other[0] >= point[0] and other[1] <= point[1]
+def best(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other one has at least as much x and no more y than; from left to right."""
+    return sorted(
+        {(x, y) for x, y in points if not any(a >= x and b <= y and (a, b) != (x, y) for a, b in points)}
+    )
 
 
 def _ends(figure: Mapping[str, Any]) -> tuple[float, float]:
