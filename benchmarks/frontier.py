@@ -6,6 +6,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from benchmarks.comparable import FIRST, Group, Line
 
@@ -32,15 +33,19 @@ def draw(groups: Sequence[Group], figure: str, against: str, path: Path) -> bool
     columns = min(len(shown), ACROSS)
     rows = -(-len(shown) // columns)
     picture = Figure(figsize=(5.5 * columns, 4.6 * rows), dpi=150, layout="constrained")
+    named: list[tuple[Axes, Mapping[tuple[float, float], str]]] = []
     panels = picture.subplots(rows, columns, squeeze=False).flat
     methods = list(dict.fromkeys(line.method for _, points in shown for line in points))
     for axes, (group, points) in zip(panels, shown, strict=False):
-        _panel(axes, points, figure, against, methods)
+        named.append((axes, _panel(axes, points, figure, against, methods)))
         axes.set_title(group.name, fontsize=10)
         axes.set_xlabel(f"{against} (more is better)")
         axes.set_ylabel(f"{figure} (less is better)")
     for axes in list(panels):
         axes.set_axis_off()
+    picture.draw_without_rendering()  # so that it is known what is where
+    for axes, names in named:
+        _name(axes, names)
     picture.savefig(path)
     return True
 
@@ -54,9 +59,12 @@ def _points(group: Group, figure: str, against: str) -> list[Line]:
     ]
 
 
-def _panel(axes: Axes, points: Sequence[Line], figure: str, against: str, methods: Sequence[str]) -> None:
+def _panel(
+    axes: Axes, points: Sequence[Line], figure: str, against: str, methods: Sequence[str]
+) -> dict[tuple[float, float], str]:
+    """Draws the points. Returns: the names of those that should have one."""
     at = [(line.figures[against]["value"], line.figures[figure]["value"]) for line in points]
-    front = best(at)
+    front, names = best(at), dict[tuple[float, float], str]()
     axes.plot(*zip(*front, strict=True), color="0.6", linewidth=1, linestyle="--", zorder=1, label="frontier")
     for method in methods:
         own = [number for number, line in enumerate(points) if line.method == method]
@@ -90,10 +98,28 @@ def _panel(axes: Axes, points: Sequence[Line], figure: str, against: str, method
         if knobs and (len(set(at)) <= NAMED or (x, y) in front):
             told = ", ".join(f"{key.rpartition('.')[2]}={value}" for key, value in knobs[0].items())
             told += f" and {len(knobs) - 1} more" if len(knobs) > 1 else ""
-            axes.annotate(told, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=7)
-    axes.margins(0.12)
+            names[x, y] = told
+    axes.margins(0.15)
     axes.legend(fontsize=8, framealpha=0.8)
     axes.spines[["top", "right"]].set_visible(False)
+    return names
+
+
+def _name(axes: Axes, names: Mapping[tuple[float, float], str]) -> None:
+    """Writes each point's name beside it where there is room, and else not at all."""
+    taken: list[Bbox] = []
+    for point, name in names.items():
+        for offset, aligned in (((6, -9), "left"), ((6, 4), "left"), ((-6, 4), "right"), ((-6, -9), "right")):
+            text = axes.annotate(name, point, offset, textcoords="offset points", ha=aligned, fontsize=7)
+            place = text.get_window_extent()
+            if (
+                axes.bbox.containsx(place.x0)
+                and axes.bbox.containsx(place.x1)
+                and not place.count_overlaps(taken)
+            ):
+                taken.append(place)
+                break
+            text.remove()
 
 
 def best(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
