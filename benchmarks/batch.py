@@ -17,6 +17,7 @@ from benchmarks.answered import Line
 from benchmarks.cost import FirstToken, Spent, Watch
 from benchmarks.models import Loaded, Messages
 from benchmarks.tasks import Item
+from benchmarks.tasks.images import rgb
 
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises on files that are not there, no image, damaged, or absurdly large."""
@@ -143,7 +144,7 @@ def conversation(item: Item) -> tuple[Messages, list[str]]:
             image = read()
             if image.mode != "RGB":
                 modes.append(image.mode)
-            content.append({"type": "image", "image": image.convert("RGB")})
+            content.append({"type": "image", "image": rgb(image)})
         messages.append({"role": turn.role, "content": [*content, {"type": "text", "text": turn.text}]})
     return messages, modes
 

@@ -40,14 +40,14 @@ class Checkpoint:
     """
 
     path: str
-    revision: str | None
-    dtype: str
-    device: str
-    device_map: str | Mapping[str, Any] | None
-    quantization: Mapping[str, Any] | None
-    attention: str | None
-    template: str | None
-    processor: Mapping[str, Any] | None
+    revision: str | None = None
+    dtype: str = "auto"
+    device: str = "auto"
+    device_map: str | Mapping[str, Any] | None = None
+    quantization: Mapping[str, Any] | None = None
+    attention: str | None = None
+    template: str | None = None
+    processor: Mapping[str, Any] | None = None
 
     def check(self, name: str) -> int:
         """Whatever can be known without loading the weights. Returns: the number of text blocks.

@@ -17,7 +17,7 @@ NEW = 6
 
 @pytest.fixture(scope="module")
 def loaded(checkpoint):
-    return Checkpoint(path=str(checkpoint), revision=None, dtype="float32", device="cpu").load("tiny")
+    return Checkpoint(path=str(checkpoint), device="cpu").load("tiny")
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_conversation_that_the_model_does_not_take_is_named(asking):
 
 
 @pytest.mark.parametrize(
-    ("mode", "converted"), [("L", ["L"]), ("RGBA", ["RGBA"]), ("P", ["P"]), ("RGB", None)]
+    ("mode", "converted"), [("L", ["L"]), ("RGBA", ["RGBA"]), ("P", ["P"]), ("I;16", ["I;16"]), ("RGB", None)]
 )
 def test_images_of_other_modes_are_converted_and_named(asking, mode, converted):
     image = Image.new(mode, (40, 40), 60)
