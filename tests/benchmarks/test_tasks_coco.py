@@ -64,6 +64,16 @@ def test_all_images_of_a_year_in_the_order_of_their_ids(tmp_path, year):
         assert found == {*coco_objects(place), "bench"}, "what is annotated, and what captions name"
 
 
+def test_of_two_years_the_one_of_the_images_counts(tmp_path):
+    coco(tmp_path, 3, "2017")
+    coco(tmp_path / "other", 3)
+    for file in (tmp_path / "other" / "annotations").iterdir():
+        file.rename(tmp_path / "annotations" / file.name)
+    assert [item.image_id for item in captions(tmp_path).items()] == coco_names(3, "2017")
+    elsewhere = captions(tmp_path, images=str(tmp_path / "other" / "val2014"))
+    assert [item.image_id for item in elsewhere.items()] == coco_names(3)
+
+
 def test_the_draw_depends_on_seed_and_annotations_alone(tmp_path):
     coco(tmp_path, 12)
     drawn = [item.image_id for item in captions(tmp_path, n=5, seed=3).items()]
@@ -177,7 +187,7 @@ def test_the_figures_are_those_of_the_score_command(tmp_path):
     found = task.score(lines)
     expected = by_command(tmp_path, lines, "chair", ground_truth=tmp_path / "coco" / "annotations")
     assert {name: figure.value for name, figure in found.items()} == pytest.approx(
-        {name: expected[name] for name in found}, abs=0, nan_ok=True
+        {name: expected[name] for name in found}, rel=1e-12, nan_ok=True
     )
     assert 0 < found["CHAIR_i"].value < 100
     part = task.score(lines[2:5])
@@ -236,7 +246,7 @@ def test_pope_figures_are_those_of_the_score_command(tmp_path):
     found = task.score(lines)
     expected = by_command(tmp_path, lines, "pope", questions=tmp_path / "pope" / "coco_pope_random.json")
     assert {name: figure.value for name, figure in found.items()} == pytest.approx(
-        {name: expected[name] for name in found}, abs=0, nan_ok=True
+        {name: expected[name] for name in found}, rel=1e-12, nan_ok=True
     )
     part = task.score(lines[7:20])
     assert {len(column.numerator) for column in part.values()} == {len({x["image_id"] for x in lines[7:20]})}

@@ -85,6 +85,7 @@ def test_every_wrong_line_is_named(tmp_path):
         ": expected an image to be the name of a file, got": asked(
             {"type": "image", "url": "http://a/b.jpg"}
         ),
+        ": expected an image to be the name of a file, got {": asked({**image, "image": "https://a/b.jpg"}),
         ": the id '1' stands there twice": {"id": "1", "messages": [USER]},
     }
     for message, line in wrong.items():
