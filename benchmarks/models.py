@@ -195,7 +195,9 @@ class Loaded:
 
         Raises: ValueError when the model does not take one of them.
         """
-        return self.asked.inputs(conversations).to(entrance(self.model), self.model.dtype)
+        batch = self.asked.inputs(conversations)
+        batch.pop("labels", None)  # PaliGemma's processor makes them for training
+        return batch.to(entrance(self.model), self.model.dtype)
 
     def lengths(self, inputs: Any) -> list[int]:
         """The tokens of each prompt of a batch: those of images among them, padding not."""
