@@ -57,6 +57,12 @@ class Method:
 
 def build(name: str, config: Mapping[str, Any]) -> Method:
     """A method from its YAML. Raises: UsageError when a knob is unknown or out of range."""
+    stray = sorted(set(config) - {"generate", "tune"})
+    if stray and "_target_" not in config:
+        raise UsageError(
+            f"method {name} has {', '.join(stray)} and no strategy to go with it; put it into method=[...], "
+            f"or give it a _target_"
+        )
     knobs = {key: value for key, value in config.items() if key not in SETTINGS}
     strategy = create(f"method {name}", knobs) if "_target_" in knobs else None
     detector = create(f"method {name}, detector", config["detector"]) if config.get("detector") else None

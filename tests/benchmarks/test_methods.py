@@ -79,6 +79,11 @@ def test_mistakes(knobs, message):
         build("contrast", node("contrast", *knobs))
 
 
+def test_knobs_of_a_method_that_was_not_chosen_are_no_plain_generate():
+    with pytest.raises(UsageError, match=r"method skip has detector and no strategy .* it into method=\["):
+        build("skip", {"detector": {"include_last": True}})
+
+
 def test_a_window_beyond_the_model_is_the_users_mistake():
     method = build("contrast", node("contrast", "detector.until=13"))
     with pytest.raises(UsageError, match="method contrast: until=13: a model of 12 blocks ends at 12"):
