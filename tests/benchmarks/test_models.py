@@ -1,6 +1,5 @@
 """Tiny models of nine classes, each loaded and asked through the one path that real checkpoints take."""
 
-import json
 import shutil
 
 import pytest
@@ -8,7 +7,7 @@ import tiny_models
 import torch
 import transformers
 from more_families import florence2
-from tiny_models import assistant, checkpoint, picture, user
+from tiny_models import ASKED, answers, assistant, checkpoint, picture, user
 from transformers.utils import is_torchvision_available
 
 from benchmarks.models import Loaded
@@ -22,12 +21,6 @@ STOCK = {
     "gemma3": transformers.Gemma3Processor,
 }
 """What transformers makes itself without torchvision."""
-
-ASKED = [
-    [user("Please describe this image in detail.", picture("red"))],
-    [user("Is there a dog?", picture("blue", 30, 50))],
-    [user("Describe", picture("green", 28, 28))],
-]
 
 
 @pytest.fixture(scope="module")
@@ -49,30 +42,6 @@ def of_chat(loaded):
     if loaded.name == "instructblip":
         pytest.skip("takes one turn with one image")
     return loaded
-
-
-def answers(loaded, conversations):
-    """Ten tokens for each conversation, greedily."""
-
-    class Ends(transformers.StoppingCriteria):
-        prompt = None
-
-        def __call__(self, ids, scores, **_):
-            self.prompt = self.prompt or ids.shape[1] - 1
-            return torch.zeros(len(ids), dtype=torch.bool)
-
-    ends = Ends()
-    pad = loaded.processor.tokenizer.pad_token_id
-    with torch.inference_mode():
-        output = loaded.model.generate(
-            **loaded.inputs(conversations),
-            max_new_tokens=10,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=None,
-            stopping_criteria=[ends],
-        )
-    return output[:, ends.prompt :].tolist()
 
 
 def scores(loaded, conversation):
@@ -148,18 +117,6 @@ def test_lengths_count_what_the_model_reads(loaded):
     assert loaded.context == 1024
 
 
-def test_one_that_puts_its_image_before_the_text_takes_one_turn_with_one_image(folders):
-    loaded = checkpoint(folders["instructblip"]).load("instructblip")
-    assert (loaded.prompting, loaded.rendered(ASKED[1])) == ("plain", "Is there a dog?")
-    for wrong, said in (
-        ([user("Compare", picture("red"), picture("blue"))], "takes one image.*has 2"),
-        ([user("Nothing to see?")], "takes one image.*has 0"),
-        ([user("One?", picture("red")), assistant("A cat."), user("And?")], r"has 3 turns \(user, assistant"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            loaded.inputs([wrong])
-
-
 def test_the_model_inside_another_s_generate_knows_what_ends_a_text(folders):
     loaded = checkpoint(folders["instructblip"]).load("instructblip")
     inner = loaded.model.language_model.generation_config
@@ -220,58 +177,6 @@ def test_settings_of_the_processor(folders):
     assert length("idefics3", do_image_splitting=False) < length("idefics3")
     assert length("internvl", max_patches=1) == length("internvl", crop_to_patches=False)
     assert length("internvl", max_patches=4) == length("internvl", max_patches=1) + 4 * 4
-
-
-def test_the_first_token_is_not_said_twice(folders, tmp_path):
-    folder = shutil.copytree(folders["llava"], tmp_path / "begins")
-    for start in ("", "<s>"):
-        (folder / "chat_template.jinja").write_text(start + tiny_models.VICUNA, encoding="utf-8")
-        loaded = checkpoint(folder).load("begins")
-        assert loaded.rendered(ASKED[0]).startswith(start + "USER")
-        assert loaded.inputs(ASKED)["input_ids"].eq(1).sum(dim=1).tolist() == [1, 1, 1]
-
-
-def test_a_template_of_the_yaml_comes_before_the_chat_template(folders):
-    loaded = checkpoint(folders["llava"], template="Q: {images}\n{prompt} A:").load("llava")
-    assert loaded.prompting == "template"
-    assert loaded.rendered([user("{images} {prompt} {x}?", picture("red"))]) == (
-        "Q: <image>\n{images} {prompt} {x}? A:"
-    )
-    assert loaded.rendered([user("Both?", picture("red"), picture("blue"))]) == "Q: <image><image>\nBoth? A:"
-    assert len(answers(loaded, ASKED)) == 3
-    with pytest.raises(ValueError, match=r"one turn of the user, and the conversation has 3 turns"):
-        loaded.inputs([[user("One?"), assistant("A cat."), user("Two?", picture("red"))]])
-
-
-def test_without_a_chat_template_the_tokenizer_s_is_used_and_without_that_the_bare_prompt(folders, tmp_path):
-    folder = shutil.copytree(folders["llava"], tmp_path / "bare")
-    (folder / "chat_template.jinja").unlink()
-    plain = checkpoint(folder).load("bare")
-    assert plain.prompting == "plain"
-    assert plain.rendered(ASKED[2]) == "<image>\nDescribe"
-    assert plain.rendered([user("Nothing to see?")]) == "Nothing to see?"
-    config = folder / "tokenizer_config.json"
-    of_text = "{% for m in messages %}[{{ m['role'] }}] {{ m['content'] }} {% endfor %}[assistant]"
-    values = {**json.loads(config.read_text("utf-8")), "chat_template": of_text}
-    config.write_text(json.dumps(values), encoding="utf-8")
-    chat = checkpoint(folder).load("bare")
-    assert chat.prompting == "tokenizer's chat template"
-    turns = [user("One?", picture("red"), picture("blue")), assistant("A cat."), user("And?", picture("red"))]
-    assert chat.rendered(turns) == (
-        "[user] <image><image>\nOne? [assistant] A cat. [user] <image>\nAnd? [assistant]"
-    )
-    assert len(answers(chat, [turns, *ASKED])) == 4
-
-
-def test_a_tokenizer_without_a_pad_token_pads_with_its_last(folders, tmp_path):
-    folder = shutil.copytree(folders["llava"], tmp_path / "padless")
-    config = folder / "tokenizer_config.json"
-    values = {k: v for k, v in json.loads(config.read_text("utf-8")).items() if k != "pad_token"}
-    config.write_text(json.dumps({**values, "padding_side": "right"}), encoding="utf-8")
-    loaded = checkpoint(folder).load("padless")
-    ids = loaded.inputs(ASKED)["input_ids"]
-    assert ids[2, 0] == loaded.processor.tokenizer.eos_token_id == 2
-    assert answers(loaded, ASKED) == [answers(loaded, [one])[0] for one in ASKED]
 
 
 def test_the_context_of_a_prompt_that_an_encoder_reads_is_not_known():
