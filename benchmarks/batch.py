@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks.answered import Line
 from benchmarks.cost import FirstToken, Spent, Watch
 from benchmarks.models import Loaded, Messages
+from benchmarks.placement import entrance
 from benchmarks.tasks import Item
 from benchmarks.tasks.images import rgb
 
@@ -102,7 +103,7 @@ class Asking:
     def _generate(self, inputs: Any, spent: Spent) -> list[Line]:
         loaded, tokenizer, first = self.loaded, self.loaded.processor.tokenizer, FirstToken()
         used = {} if self.processor is None else {"logits_processor": [self.processor]}
-        with Watch(loaded.model.device, first) as watch:
+        with Watch(entrance(loaded.model), first) as watch:
             output = loaded.model.generate(
                 **inputs,
                 pad_token_id=tokenizer.pad_token_id,

@@ -133,7 +133,7 @@ def _taken(
             )
     folder = RunFolder(path)
     folder.write("versions.json", {"model": dict(weights), "task": dict(data), "code": code(), **versions()})
-    folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     return folder
 
 

@@ -83,7 +83,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         if shared:
             raise UsageError(
                 f"task {job.name} asks about {len(shared)} of the images that knobs are tuned on; "
-                f"choose another tuning.task.split, or tune=false"
+                f"choose others under tuning.task, or tune=false"
             )
     models = {name: create(f"model {name}", node) for name, node in config["model"].items()}
     for name, checkpoint in models.items():

@@ -33,7 +33,7 @@ class Data:
 
 
 def _chair(given: Settings) -> dict[str, Task]:
-    how: Settings = {"ground_truth": None, "variant": "original", "synonyms": None}
+    how: Settings = {"ground_truth": None, "after": 0, "variant": "original", "synonyms": None}
     return {"captions": Captions(**given, **how, prompt="", max_new_tokens=1)}
 
 

@@ -1,7 +1,7 @@
 """One run: plan, tune, answer, score, report; each step keeps what an earlier, stopped run has finished."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -121,14 +121,14 @@ def chosen(planned: Plan, choices: Mapping[str, Choice]) -> Iterator[tuple[Metho
 
 def standing(planned: Plan, loaded: Loaded, job: Job, node: Mapping[str, Any]) -> dict[str, Any]:
     """What figures stand for: two rows are comparable in as far as these agree."""
-    checkpoint = planned.models[loaded.name]
+    checkpoint, brought = planned.models[loaded.name], loaded.model.generation_config.to_diff_dict()
     return {
         "path": checkpoint.path,
         "weights": planned.weights[loaded.name],
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
         "data": job.data,
         "task": dict(job.node),
-        "prompt": loaded.rendered(outline(job.items[0])),
+        "prompt": first_prompt(loaded, job),
         "decoding": {
             "method": dict(node),
             "generation": {
@@ -136,9 +136,19 @@ def standing(planned: Plan, loaded: Loaded, job: Job, node: Mapping[str, Any]) -
                 "max_new_tokens": job.task.max_new_tokens,
                 "unfinished": planned.config["unfinished"],
             },
+            # A checkpoint may bring settings of its own, such as a repetition penalty, under every method.
+            "checkpoint": {key: value for key, value in brought.items() if key != "transformers_version"},
         },
         "code": code(),
     }
+
+
+def first_prompt(loaded: Loaded, job: Job) -> str:
+    """The text that the model gets of the first item that it takes; empty if it takes none."""
+    for item in job.items:
+        with suppress(ValueError):
+            return loaded.rendered(outline(item))
+    return ""
 
 
 def spent(planned: Plan, folder: RunFolder) -> Iterator[dict[str, Any]]:

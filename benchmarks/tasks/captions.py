@@ -35,6 +35,7 @@ class Captions:
         ground_truth: a JSON file, image id -> list of objects, in place of the annotations.
         list: a file with an image a line: 226988, or the name of its file.
         n: how many are drawn; None: all. Where there is a list, it is taken whole.
+        after: leaves out as many, those that the same seed draws for n=after; so two draws share no image.
         variant, synonyms: as those of ``python -m benchmarks.score task=chair``.
 
     Raises: ValueError on an unknown variant and on n below 1.
@@ -45,6 +46,7 @@ class Captions:
     ground_truth: str | None
     list: str | None
     n: int | None
+    after: int
     seed: int
     variant: str
     synonyms: str | None
@@ -57,6 +59,8 @@ class Captions:
             raise ValueError(f"unknown CHAIR variant {self.variant!r}: {nearest(self.variant, VARIANTS)}")
         if self.n is not None and self.n < 1:
             raise ValueError(f"n={self.n} is an empty data set; expected at least one image, or null for all")
+        if self.after < 0 or (self.after and (self.n is None or self.list is not None)):
+            raise ValueError(f"after={self.after} needs an n, no list, and to be 0 or more")
 
     def items(self) -> Sequence[Item]:
         """Checks what the score needs, too. Raises: UsageError, with all that is missing."""
@@ -124,9 +128,11 @@ class Captions:
             return [pool[key] for key in _listed(Path(self.list), pool)]
         if self.n is None:
             return [*pool.values()]
-        if self.n > len(pool):
-            raise UsageError(f"n={self.n} is more than the {len(pool)} images that there are; null takes all")
-        return random.Random(self.seed).sample([*pool.values()], self.n)
+        if self.n + self.after > len(pool):
+            told = f"n={self.n}" + (f" after {self.after} others" if self.after else "")
+            raise UsageError(f"{told} is more than the {len(pool)} images that there are; n=null takes all")
+        before = {*_drawn([*pool.values()], self.after, self.seed)}
+        return _drawn([name for name in pool.values() if name not in before], self.n, self.seed)
 
     def _pool(self) -> dict[str, str]:
         """Image id -> file name, of all images that have a truth, in the order of their ids."""
@@ -134,6 +140,10 @@ class Captions:
             return _validation(Path(self.root, "annotations", f"captions_val{self._year}.json"))
         known = coco.ground_truth(self._truth, self._objects())
         return {key: NAMES[self._year].format(int(key)) for key in sorted(known, key=int)}
+
+
+def _drawn(names: Sequence[str], n: int, seed: int) -> Sequence[str]:
+    return random.Random(seed).sample(names, n)
 
 
 def _listed(path: Path, pool: Mapping[str, str]) -> Sequence[str]:

@@ -76,6 +76,23 @@ def test_tasks(name, folder):
     assert set(node) == known, "the YAML spells out every field"
 
 
+@pytest.mark.parametrize("name", choices("tuning"))
+def test_tuning(name, folder):
+    config = composed(f"tuning={name}", f"data={folder}", "tuning.task.n=2", "task=[chair]", "task.chair.n=2")
+    node = OmegaConf.to_container(config.tuning.task, resolve=True)
+    task = create(name, {**node, **({"after": 2} if "after" in node else {})})
+    assert set(node) == {"_target_", *(field.name for field in fields(task))}, "it spells out every field"
+    chair = OmegaConf.to_container(config.task.chair, resolve=True)
+    assert not {i.image_id for i in task.items()} & {i.image_id for i in create("chair", chair).items()}
+    assert {"CHAIR_i", "recall"} <= set(task.score([{**task.items()[0].record, task.answer: ""}]))
+
+
+def test_coco_is_tuned_on_other_images_than_it_is_tested_on():
+    config = composed("tuning=coco", "task=[chair]")
+    assert config.tuning.task.seed == config.task.chair.seed
+    assert config.tuning.task.after == config.task.chair.n
+
+
 @pytest.mark.parametrize("name", choices("generation"))
 def test_generation(name):
     assert composed(f"generation={name}").generation.batch_size > 0

@@ -106,6 +106,7 @@ def test_the_list_of_images_and_what_figures_stand_for_are_kept(harness, small, 
     assert stands_for["prompt"] == "user : <image> describe this image . assistant :"
     assert stands_for["task"]["max_new_tokens"] == 6
     assert stands_for["decoding"]["method"] == {"generate": {"num_beams": 2}}
+    assert stands_for["decoding"]["checkpoint"]["eos_token_id"] is not None
     expected = {"max_new_tokens": 6, "unfinished": "drop", "batch_size": 4, "seed": 0}
     assert stands_for["decoding"]["generation"] == expected
     words = sum(len(whole(line["caption"]).split()) for line in lines) / len(lines)

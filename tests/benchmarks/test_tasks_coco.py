@@ -19,7 +19,7 @@ ASKED = {"prompt": "Please describe this image in detail.", "max_new_tokens": 64
 
 def captions(root, **given):
     defaults = {
-        **{"images": None, "ground_truth": None, "list": None, "n": None, "seed": 0},
+        **{"images": None, "ground_truth": None, "list": None, "n": None, "after": 0, "seed": 0},
         **{"variant": "original", "synonyms": None},
     }
     return Captions(root=str(root), **{**defaults, **ASKED, **given})
@@ -47,6 +47,25 @@ def by_command(tmp_path, lines, task, **settings):
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     words = [f"task={task}", f"predictions={file}", *(f"{key}={value}" for key, value in settings.items())]
     return score.from_words(words)[2](file).values()
+
+
+def test_two_draws_of_one_seed_share_no_image(tmp_path):
+    coco(tmp_path, 30)
+    first, second = (
+        {item.image_id for item in captions(tmp_path, **how).items()}
+        for how in (
+            {"n": 12, "seed": 5},
+            {"n": 18, "after": 12, "seed": 5},
+        )
+    )
+    assert len(first | second) == 30
+    assert captions(tmp_path, n=3, after=12, seed=5).items() != captions(tmp_path, n=3, seed=5).items()
+    with pytest.raises(UsageError, match="n=19 after 12 others is more than the 30 images"):
+        captions(tmp_path, n=19, after=12).items()
+    with pytest.raises(ValueError, match="after=-1 needs an n"):
+        captions(tmp_path, n=3, after=-1)
+    with pytest.raises(ValueError, match="after=2 needs an n"):
+        captions(tmp_path, after=2)
 
 
 @pytest.mark.parametrize("year", ["2014", "2017"])
@@ -148,7 +167,7 @@ def test_mistakes_in_the_settings(tmp_path):
     with pytest.raises(ValueError, match="n=0 is an empty data set"):
         captions(tmp_path, n=0)
     coco(tmp_path)
-    with pytest.raises(UsageError, match="n=5 is more than the 4 images that there are; null takes all"):
+    with pytest.raises(UsageError, match="n=5 is more than the 4 images that there are; n=null takes all"):
         captions(tmp_path, n=5).items()
     with pytest.raises(UsageError, match="cannot read the synonym table"):
         captions(tmp_path, synonyms=str(tmp_path / "none.txt")).items()
