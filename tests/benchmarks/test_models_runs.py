@@ -8,6 +8,7 @@ import pytest
 import tiny_models
 import yaml
 from hydra import compose, initialize_config_dir
+from layouts import benchmarks_data
 from omegaconf import OmegaConf
 
 from benchmarks.models import Checkpoint
@@ -24,6 +25,12 @@ UNDER = {
     "idefics3": "idefics3-8b",
     "gemma3": "gemma-3-4b",
 }
+TASKS = {
+    "chair": {"CHAIR_s", "CHAIR_i", "recall"},
+    "amber-generative": {"CHAIR", "Cover", "Hal", "Cog"},
+    "amber-discriminative": {"accuracy", "F1", "F1_existence"},
+    "pope-adversarial": {"accuracy", "precision", "recall", "F1", "yes"},
+}
 MODELS = sorted((CONF / "model").glob("*.yaml"))
 
 
@@ -35,39 +42,49 @@ def images(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return benchmarks_data(tmp_path_factory.mktemp("data"), n=4)
+
+
 @pytest.mark.parametrize("kind", UNDER)
-def test_a_run_of_each_kind_ends_with_a_table(kind, harness, images, tmp_path, capsys):
+def test_a_run_of_each_kind_ends_with_a_table(kind, harness, data, tmp_path, capsys):
     folder, name = tmp_path / "run", UNDER[kind].replace(".", "_")
     assert (
         harness(
             f"model=[{UNDER[kind]}]",
             f"model.{name}.path={tiny_models.write(kind, tmp_path / kind)}",
             f"model.{name}.dtype=float32",
-            "task=[describe]",
-            f"task.describe.images={images}",
-            "task.describe.max_new_tokens=5",
+            f"task=[{','.join(TASKS)}]",
+            *(f"task.{task}.max_new_tokens=5" for task in TASKS),
+            "task.chair.n=4",
+            "task.amber-generative.nouns=table",
+            f"data={data}",
             "method=[greedy,contrast]",
             "method.contrast.detector.threshold=0.0",
             "bootstrap.resamples=20",
-            "pictures.captions=2",
             f"folder={folder}",
         )
         == 0
     )
-    assert f"{name}, describe, n = 2 images" in capsys.readouterr().out
-    figures = {
-        row["method"]: row["figures"] for row in json.loads((folder / "scores.json").read_text())["rows"]
-    }
-    assert figures["greedy"]["fired"]["value"] == 0
-    assert figures["contrast"]["fired"]["value"] == 100
-    for method in ("greedy", "contrast"):
-        path = folder / "predictions" / name / method / "describe.jsonl"
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        assert sorted(line["image_id"] for line in lines) == ["high.png", "wide.png"]
-        for line in lines:
-            assert "error" not in line
-            assert 1 <= line["tokens"] <= 5
-            assert "Please describe" not in line["caption"], "the prompt is no part of the answer"
+    shown = capsys.readouterr().out
+    rows = json.loads((folder / "scores.json").read_text())["rows"]
+    figures = {(row["method"], row["task"]): row["figures"] for row in rows}
+    for task, expected in TASKS.items():
+        assert f"{name}, {task}, n = 4 images" in shown
+        assert expected <= set(figures["greedy", task])
+        assert figures["greedy", task]["fired"]["value"] == 0
+        assert figures["contrast", task]["fired"]["value"] == 100
+        for method in ("greedy", "contrast"):
+            path = folder / "predictions" / name / method / f"{task}.jsonl"
+            lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+            assert len({line["image_id"] for line in lines}) == 4
+            for line in lines:
+                assert "error" not in line
+                assert 1 <= line["tokens"] <= 5
+                answer = next(line[key] for key in ("caption", "response", "answer", "text") if key in line)
+                assert "Is there" not in answer, "the prompt is no part of the answer"
+                assert "escribe this" not in answer
 
 
 @pytest.mark.parametrize("path", MODELS, ids=[path.stem for path in MODELS])
