@@ -18,7 +18,7 @@ class DoLa:
     probable than ``plausibility`` times the best one go to -inf. Differences to the published code, both
     deliberate: l* is chosen for each row (theirs averages over the batch), by the true JSD (theirs takes a
     mean over the vocabulary of a divergence with its arguments exchanged). The library reads layers through
-    the final norm; DoLa's first release did not.
+    the final norm, which ``norm: false`` turns off; DoLa's first release did not use it.
 
     Attributes:
         layers: ``low`` (even readouts of the first half), ``high`` (of the second half), or readouts by
