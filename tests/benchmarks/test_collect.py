@@ -35,7 +35,7 @@ def row(
         "images": "sha256:" + "3" * 64,
         "prompt": "USER: describe this image. ASSISTANT:",
         "task": TASK,
-        "decoding": {"method": {**knobs, "tune": {"alpha": [1]}}, "generation": {**GENERATION, **generation}},
+        "decoding": {"method": {"tune": {"alpha": [1]}, **knobs}, "generation": {**GENERATION, **generation}},
         "code": CODE,
     }
     names = {"model": model, "method": method, "task": task, "n": n}
@@ -125,9 +125,12 @@ def test_of_several_earlier_tables_the_nearest_is_named(runs):
 
 
 def test_the_same_data_and_weights_elsewhere_are_comparable(runs):
-    moved = {"task": {**TASK, "images": "/scratch/elsewhere"}, "path": "/models/m"}
-    text = collect([runs(a=[row(alpha=1.0)], b=[row(alpha=2.0, stands_for=moved)])])
+    moved = {"task": {**TASK, "images": "elsewhere", "prompts": "/mine"}, "path": "/models/m"}
+    here = {"task": {**TASK, "prompts": "/yours"}}
+    rows = [row(alpha=1.0, stands_for=here)], [row(alpha=2.0, tune={"alpha": [2]}, stands_for=moved)]
+    text = collect([runs(a=rows[0], b=rows[1])])
     assert text.count("\n## ") == 1
+    assert lines(text) == ["contrast (alpha=1.0)", "contrast (alpha=2.0)"]
     assert "org/m, /models/m, sha256:1" in text
 
 
