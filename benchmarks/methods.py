@@ -50,7 +50,7 @@ class Method:
             yield None
             return
         with MutationLogitsProcessor(
-            model, self.strategy, detector=self.detector, gate=self.gate, norm=self.norm, trace=True
+            model, self.strategy, detector=self.detector, gate=self.gate, norm=self.norm, trace="watched"
         ) as processor:
             yield processor
 

@@ -1,6 +1,6 @@
 """The wrapper: generate with a strategy already in it."""
 
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from torch import nn
 
@@ -35,7 +35,7 @@ class MutationDecoder:
         detector: Detector | None = DEFAULT_DETECTOR,
         gate: Gate | None = None,
         norm: bool = True,
-        trace: bool = False,
+        trace: bool | Literal["watched"] = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class MutationDecoder:
 
     @property
     def trace(self) -> Trace | None:
-        """The trace of the last generate call, if the decoder was built with trace=True."""
+        """The trace of the last generate call, if the decoder was built with trace=."""
         return self.processor.trace
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:

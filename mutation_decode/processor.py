@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import FloatTensor, LongTensor, Tensor, nn
@@ -41,7 +41,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         detector: finds where it does; None reads no js for that (only for strategies that always act).
         gate: lets only some of the tokens through that the detector finds; None for all of them.
         norm: read the blocks' states through the final norm; see `LogitLens`.
-        trace: record every token in `trace`, with the js of all blocks; reads all layers.
+        trace: record every token in `trace`: True, with the js of all blocks, for which all layers are read;
+            "watched", with the js of the blocks that the detector looks at and NaN elsewhere, at no cost.
         exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
         anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
 
@@ -65,7 +66,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         detector: Detector | None = DEFAULT_DETECTOR,
         gate: Gate | None = None,
         norm: bool = True,
-        trace: bool = False,
+        trace: bool | Literal["watched"] = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
     ) -> None:
@@ -83,11 +84,13 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"a gate chooses among the tokens at which the detector fires, and {type(strategy).__name__} "
                 f"acts at every one; leave the gate out, or use always=False with Detector(threshold=0)."
             )
+        if trace not in (True, False, "watched"):
+            raise ValueError(f"trace is True, False or 'watched', got {trace!r}.")
         self.model = model
         self.strategy = strategy
         self.detector = detector
         self.gate = None if gate == Gate() else gate  # an open one need not be asked
-        if isinstance(strategy, Skip) and strategy.always and not trace:
+        if isinstance(strategy, Skip) and strategy.always and trace is not True:
             detector = None  # nobody will ask it
         self._asked = detector
         self._divergence: Divergence = "js" if detector is None else detector.divergence
@@ -95,7 +98,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         anatomy = Anatomy.of(model) if anatomy is None else anatomy
         depth = anatomy.depth
         watched = range(0) if detector is None else detector.blocks(depth)
-        self._blocks = range(depth) if trace else watched
+        self._blocks = range(depth) if trace is True else watched
         readouts = {*strategy.readouts(depth), *(r for block in self._blocks for r in (block, block + 1))}
         self._lens = LogitLens(model, readouts=readouts, exact=exact, norm=norm, anatomy=anatomy)
         self._change: Rerun | Removal | None = None  # what a forward-level strategy does to the forward
@@ -104,7 +107,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         elif isinstance(strategy, ForwardStrategy):
             self._change = Rerun(self._lens, first=_lowest(strategy, watched))
         self._watched = watched
-        self._tracing = trace
+        self._tracing = bool(trace)
         self._warned = False
         self._closed = False
         self._busy = threading.Lock()

@@ -7,7 +7,7 @@ import torch
 from families import Family
 from torch import Tensor
 
-from mutation_decode import Contrast, LogitLens, MutationLogitsProcessor, Trace
+from mutation_decode import Contrast, LogitLens, MutationLogitsProcessor, Skip, Strategy, Trace
 from mutation_decode.trace import Recorder, Step
 
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
@@ -61,6 +61,34 @@ def test_it_holds_what_the_detector_saw_and_says_which_divergence(one: Family) -
 
 
 @pytest.mark.filterwarnings("ignore:Contrast never acted")
+@pytest.mark.parametrize("strategy", [CONTRAST, Skip(), Skip(layers=[1])], ids=["contrast", "skip", "fixed"])
+def test_only_what_is_watched_is_read_and_the_rest_is_the_same(one: Family, strategy: Strategy) -> None:
+    detector = replace(one.detector, critical=0.5)
+    watched = detector.blocks(one.model.config.get_text_config().num_hidden_layers)
+    found = {}
+    for trace in (True, "watched"):
+        with MutationLogitsProcessor(one.model, strategy, detector=detector, trace=trace) as processor:
+            one.answers(0, 1, logits_processor=[processor])
+            found[trace] = processor.trace
+            read = processor._lens.readouts
+    whole, part = found[True], found["watched"]
+    assert len(read) <= len(watched) + 2
+    for name in ("tokens", "generated", "skipped", "acted"):
+        assert torch.equal(getattr(whole, name), getattr(part, name))
+    assert part.js.shape == whole.js.shape
+    if strategy == Skip(layers=[1]):
+        assert part.js.isnan().all(), "its blocks are known beforehand, so nothing has to be watched"
+    else:
+        assert torch.equal(part.fired, whole.fired)
+        torch.testing.assert_close(part.js[..., watched], whole.js[..., watched], atol=1e-5, rtol=1e-4)
+        assert part.js[..., : watched.start].isnan().all()
+
+
+def test_another_kind_of_trace_is_refused(one: Family) -> None:
+    with pytest.raises(ValueError, match="trace is True, False or 'watched', got 'all'"):
+        MutationLogitsProcessor(one.model, CONTRAST, trace="all")  # type: ignore[arg-type]
+
+
 def test_rows_end_with_their_end_token(one: Family) -> None:
     free, _ = traced(one, 0, 1, 2)
     end = int(free[0, 2])

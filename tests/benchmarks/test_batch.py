@@ -31,7 +31,7 @@ def items(count):
 
 
 def too_large_from(limit, model, monkeypatch):
-    """generate runs out of memory when a batch has ``limit`` rows or more; returns the sizes that were asked."""
+    """generate runs out of memory with ``limit`` rows or more; returns the sizes that were asked."""
     sizes, generate = [], type(model).generate
 
     def limited(self, **inputs):

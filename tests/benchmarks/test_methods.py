@@ -55,7 +55,10 @@ def test_knobs_arrive_at_the_processor(checkpoint):
     assert processor.trace.divergence == "tv"
     with torch.no_grad(), LogitLens(model, norm=False) as lens:
         model(torch.tensor([[1, 4, 5]]))
-        torch.testing.assert_close(seen, lens.take().change(divergence="tv")[0], atol=1e-4, rtol=1e-4)
+        expected = lens.take().change(divergence="tv")[0]
+        watched = processor.detector.blocks(4)
+        torch.testing.assert_close(seen[watched], expected[watched], atol=1e-4, rtol=1e-4)
+        assert seen[: watched.start].isnan().all(), "no more than that is read"
 
 
 @pytest.mark.parametrize(
