@@ -52,6 +52,10 @@ class Sweep(Callback):
                 2,
             )
         self.folder = Path(config.hydra.sweep.dir).absolute()
+        if (self.folder / "versions.json").exists():
+            end(
+                f"{self.folder} holds a run, and a sweep needs a folder of its own; choose another folder=", 2
+            )
         if not others_tell():
             for note in self.notes():
                 note.unlink()
@@ -69,10 +73,9 @@ class Sweep(Callback):
             return
         error = job_return._return_value  # the property would raise it
         code, line = told(error)
-        job = f"job {config.hydra.job.num}"
-        if code == 1:
+        if code == 1 and not isinstance(error, CalledProcessError):
             traceback.print_exception(error)
-        print(f"error: {job}: {line}", file=sys.stderr, flush=True)
+        print(f"error: job {config.hydra.job.num}: {line}", file=sys.stderr, flush=True)
         if "RANK" in os.environ:
             sys.exit(code)
         self.note(config, code=code, error=line)
@@ -108,7 +111,8 @@ class Sweep(Callback):
     def notes(self) -> list[Path]:
         """The notes of all jobs, in their order."""
         assert self.folder is not None
-        return sorted((self.folder / "jobs").glob("*.json"), key=lambda path: int(path.stem))
+        found = (path for path in (self.folder / "jobs").glob("*.json") if path.stem.isdigit())
+        return sorted(found, key=lambda path: int(path.stem))
 
     def jobs(self) -> list[dict[str, Any]]:
         return [json.loads(path.read_text(encoding="utf-8")) for path in self.notes()]
@@ -125,10 +129,10 @@ class Sweep(Callback):
     def tell_failures(self) -> None:
         """Ends with the exit code of the first job that failed, naming all that did."""
         jobs = self.jobs()
-        failed = {number: job for number, job in enumerate(jobs) if job["code"] != 0}
-        if failed:
-            codes = [job["code"] for job in failed.values() if job["code"]]
-            end(f"{failures(jobs)}; the same command with folder={self.folder} goes on", (codes or [1])[0])
+        codes = [1 if job["code"] is None else job["code"] for job in jobs]
+        if any(codes):
+            code = next(code for code in codes if code)
+            end(f"{failures(jobs)}; the same command with folder={self.folder} goes on", code)
 
 
 def others_tell() -> bool:
@@ -137,7 +141,7 @@ def others_tell() -> bool:
 
 
 def failures(jobs: Sequence[Mapping[str, Any]]) -> str:
-    """``2 of 6 jobs failed: alpha=1: no such folder; alpha=2: did not end``, jobs of one error together."""
+    """``2 of 6 jobs failed: alpha=1: no such folder; alpha=2: has not ended``, jobs of one error together."""
     shared = set.intersection(*(set(job["overrides"]) for job in jobs))
     errors: dict[str, list[str]] = {}
     for job in jobs:
@@ -146,7 +150,7 @@ def failures(jobs: Sequence[Mapping[str, Any]]) -> str:
             errors.setdefault(job["error"], []).append(" ".join(own) or "the only one")
     count = sum(map(len, errors.values()))
     told = "; ".join(f"{', '.join(names)}: {error}" for error, names in errors.items())
-    return f"{count} of {len(jobs)} jobs failed: {told}"
+    return f"{count} of {len(jobs)} jobs failed: {told}" if told else f"none of {len(jobs)} jobs failed"
 
 
 def told(error: Exception) -> tuple[int, str]:
@@ -178,9 +182,9 @@ def collected() -> Iterator[None]:
         if type(error).__module__.partition(".")[0] in ("submitit", "joblib", "ray"):
             print(f"error: {type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
             end(
-                f"the launcher gave up; of the jobs that had begun, {failures(sweep.jobs())}; those that are "
-                f"queued or running end by themselves: python -m benchmarks.collect {sweep.folder} gathers "
-                f"them then; the same command with folder={sweep.folder} goes on",
+                f"the launcher gave up; of those begun {failures(sweep.jobs())}; jobs that are queued or "
+                f"running end by themselves, and python -m benchmarks.collect {sweep.folder} gathers them "
+                f"then; the same command with folder={sweep.folder} goes on",
                 1,
             )
         raise

@@ -189,6 +189,14 @@ def test_launchers_compose(name):
     assert set(config) == set(plain), "where a run is made is no part of what it is"
 
 
+def test_a_run_s_folder_is_none_for_a_sweep(harness, small, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "versions.json").write_text("{}")
+    assert harness("-m", *small) == 2
+    assert "run holds a run, and a sweep needs a folder of its own" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["versions.json"]
+
+
 def test_names_of_folders():
     assert short("alpha=1.0,beta=2") == "alpha=1.0,beta=2"
     assert short("") == "run"
@@ -213,6 +221,7 @@ def test_failures_of_one_kind_are_told_once():
         for number in range(4)
     ]
     assert failures(jobs) == "3 of 4 jobs failed: b=0, b=1, b=2: no folder x"
+    assert failures(jobs[3:]) == "none of 1 jobs failed"
     assert failures(jobs[:1]) == "1 of 1 jobs failed: the only one: no folder x"
 
 
