@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from benchmarks import frontier
 from benchmarks.comparable import Group, Row, brief, groups, leaves, several
-from benchmarks.report import ABREAST, DIGITS, LEGEND, _cell
+from benchmarks.report import ABREAST, DIGITS, LEGEND, cell
 from benchmarks.usage import UsageError, nearest
 
 KEYS = {"output": "", "figure": "CHAIR_i", "against": "recall"}
@@ -159,17 +159,20 @@ def _lines(group: Group) -> Iterator[str]:
     names = list(dict.fromkeys(name for line in lines for name in line.figures))
     for shown in (names[i : i + ABREAST] for i in range(0, len(names), ABREAST)):
         cells = [
-            [line.label, *(cell(line.figures[name], name) if name in line.figures else "" for name in shown)]
+            [
+                line.label,
+                *(over_seeds_too(line.figures[name], name) if name in line.figures else "" for name in shown),
+            ]
             for line in lines
         ]
         yield tabulate(cells, ["", *shown], tablefmt="github", disable_numparse=True)
 
 
-def cell(figure: Any, name: str) -> str:
+def over_seeds_too(figure: Any, name: str) -> str:
     """As in a run's table; over seeds ``14.2 ± 0.3  -3.1 ± 0.2``."""
     digits = DIGITS.get(name, 1)
     if "sd" not in figure:
-        return _cell(figure, digits)
+        return cell(figure, digits)
     if figure["value"] is None:
         return "undefined"
     text = f"{figure['value']:.{digits}f} ± {figure['sd']:.{digits}f}"

@@ -59,6 +59,12 @@ def plan(config: Mapping[str, Any]) -> Plan:
             raise UsageError(f"{key}={value}; expected a whole number, at least 1")
     if config["unfinished"] not in UNFINISHED:
         raise UsageError(f"unfinished={config['unfinished']}; expected {' or '.join(UNFINISHED)}")
+    for key, value in (
+        ("bootstrap", config["bootstrap"]["seed"]),
+        ("generation", config["generation"]["seed"]),
+    ):
+        if not isinstance(value, int) or value < 0:
+            raise UsageError(f"{key}.seed={value}; expected a whole number, 0 or more")
     level = config["bootstrap"]["level"]
     if not isinstance(level, float) or not 0 < level < 1:
         raise UsageError(f"bootstrap.level={level}; expected a share between 0 and 1, such as 0.95")

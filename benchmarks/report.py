@@ -59,7 +59,7 @@ def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list
         parts.append(heading.format(f"{model}, {task}, n = {all_columns[0]['n']} images"))
         for columns in (all_columns[i : i + ABREAST] for i in range(0, len(all_columns), ABREAST)):
             lines = [
-                [name, *(_cell(row["figures"][name], DIGITS.get(name, 1)) for row in columns)]
+                [name, *(cell(row["figures"][name], DIGITS.get(name, 1)) for row in columns)]
                 for name in columns[0]["figures"]
             ]
             headers = ["", *(row["method"] for row in columns)]
@@ -67,7 +67,7 @@ def _tables(rows: Sequence[Mapping[str, Any]], style: str, heading: str) -> list
     return parts
 
 
-def _cell(figure: Mapping[str, Any], digits: int = 1) -> str:
+def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
     """``14.2 [12.0, 16.4]``, with a difference ``14.2  -3.1 [-4.6, -1.5]*``, less what is undefined."""
     difference = figure["difference"]
     text = "undefined" if figure["value"] is None else f"{figure['value']:.{digits}f}"

@@ -30,7 +30,7 @@ def difference(value, low, high):
     ],
 )
 def test_cells_mark_what_is_beyond_chance(cell, text):
-    assert report._cell(cell) == text
+    assert report.cell(cell) == text
 
 
 def test_the_document_names_knobs_and_what_could_not_be_read():
