@@ -59,9 +59,18 @@ def finish(folder, processes):
     assert running.returncode == 0, errors
 
 
-def seconds_of(folder):
-    """From the first file of a run to its last one."""
-    return max(p.stat().st_mtime for p in folder.rglob("*")) - (folder / "config.yaml").stat().st_mtime
+def answers(folder):
+    """Files with answers, of one process or the parts of several."""
+    return [
+        path
+        for path in folder.rglob("*.*")
+        if path.suffix in (".jsonl", ".part") and "cost" not in path.parts
+    ]
+
+
+def first_answers(running, folder):
+    while not answers(folder) and running.poll() is None:
+        time.sleep(0.01)
 
 
 def results(folder):
@@ -76,8 +85,12 @@ def results(folder):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    finish(folder, 1)
-    return results(folder), seconds_of(folder)
+    running = start(folder, 1)
+    first_answers(running, folder)
+    began = time.monotonic()
+    _, errors = running.communicate()
+    assert running.returncode == 0, errors
+    return results(folder), time.monotonic() - began
 
 
 @pytest.mark.timeout(120)
@@ -88,12 +101,11 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed, tmp_path, 
     processes, later = number % 3 + 1, (number + number // 3) % 3 + 1
     folder = tmp_path / "run"
     running = start(folder, processes)
-    while not (folder / "config.yaml").exists() and running.poll() is None:
-        time.sleep(0.01)
+    first_answers(running, folder)
     time.sleep(moment)
     kill(running)
     unfinished = not (folder / "scores.json").exists()
-    kept = {path: path.read_bytes() for path in folder.rglob("*.jsonl") if "cost" not in path.parts}
+    kept = answers(folder)
     finish(folder, later)
     assert results(folder) == expected
     assert not list(folder.rglob("*.part"))
@@ -102,7 +114,7 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed, tmp_path, 
         asked = [json.loads(line)["batch"] for file in costs for line in file.read_text().splitlines()]
         assert len(asked) == len(set(asked)), "nothing that was kept is asked again"
     print(
-        f"killed {moment:.1f} s after the start of {seconds:.1f}, {'un' * unfinished}finished, with "
+        f"killed {moment:.1f} s after the first answers (of {seconds:.1f}), {'un' * unfinished}finished, with "
         f"{len(kept)} files of answers; {processes} processes, then {later}"
     )
 
@@ -110,8 +122,7 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed, tmp_path, 
 def test_two_runs_do_not_write_into_one_folder(tmp_path):
     folder = tmp_path / "run"
     running = start(folder, 1)
-    while not list(folder.rglob("*.jsonl")):
-        time.sleep(0.01)
+    first_answers(running, folder)
     second = start(folder, 1)
     _, errors = second.communicate()
     kill(running)
