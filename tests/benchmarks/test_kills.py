@@ -114,8 +114,8 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed, tmp_path, 
         asked = [json.loads(line)["batch"] for file in costs for line in file.read_text().splitlines()]
         assert len(asked) == len(set(asked)), "nothing that was kept is asked again"
     print(
-        f"killed {moment:.1f} s after the first answers (of {seconds:.1f}), {'un' * unfinished}finished, with "
-        f"{len(kept)} files of answers; {processes} processes, then {later}"
+        f"killed {moment:.1f} s after the first answers (of {seconds:.1f}), {'un' * unfinished}finished, "
+        f"with {len(kept)} files of answers; {processes} processes, then {later}"
     )
 
 
