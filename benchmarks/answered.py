@@ -53,7 +53,7 @@ class Answered:
         path = self._path if alone else self._path.with_suffix(f".{processes.rank()}.part")
         if not alone:
             _cut_half_line(path)
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
 
             def append(number: int, lines: list[Line]) -> None:
                 written = lines if alone else [{"batch": number, "lines": lines}]
@@ -73,7 +73,9 @@ class Answered:
             if processes.rank() == 0:
                 ordered = [line for number in range(len(self._batches)) for line in self._found[number]]
                 partial = self._path.with_suffix(".partial")
-                partial.write_text("".join(json.dumps(x, ensure_ascii=False) + "\n" for x in ordered))
+                partial.write_text(
+                    "".join(json.dumps(x, ensure_ascii=False) + "\n" for x in ordered), "utf-8"
+                )
                 partial.replace(self._path)
                 for part in parts:
                     part.unlink()
@@ -103,7 +105,7 @@ def _without_errors(path: Path, batches: Sequence[Sequence[Item]]) -> None:
         return
     kept = [{"batch": number, "lines": lines} for number, lines in good.items()]
     partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept))
+    partial.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in kept), "utf-8")
     first = path.with_suffix(".0.part")
     others = [file for file in (path, *_parts(path)) if file != first]
     partial.replace(first)

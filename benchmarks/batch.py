@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 from PIL import Image
+from torch import Tensor
 
 from benchmarks.answered import Line
 from benchmarks.cost import FirstToken, Spent, Watch
@@ -113,10 +114,7 @@ class Asking:
             )
             # Some models return the prompt too, others (fed with embeddings) a part of it or nothing.
             made = output[:, first.before :].cpu()
-        ends = torch.isin(
-            made, torch.as_tensor(loaded.model.generation_config.eos_token_id or [], dtype=torch.long)
-        )
-        generated = ends.cumsum(1) - ends.long() == 0
+        generated, ended = self._ends(made)
         acted = (
             torch.zeros_like(generated) if self.processor is None else generated & self.processor.trace.acted
         )
@@ -127,10 +125,26 @@ class Asking:
                 self.answer: text.strip(),
                 "tokens": int(generated[row].sum()),
                 "fired": int(acted[row].sum()),
-                "truncated": int(not ends[row].any()),
+                "truncated": int(not ended[row]),
             }
             for row, text in enumerate(texts)
         ]
+
+    def _ends(self, made: Tensor) -> tuple[Tensor, Tensor]:
+        """Which of the new ids `[rows, tokens]` were generated, and which rows have come to an end.
+
+        A row may also end at a stop string, or by rules of the model's own generate: then it is filled up, or
+        the whole batch stops before ``max_new_tokens``.
+        """
+        settings = self.loaded.model.generation_config
+        ids = self.arguments.get("eos_token_id", settings.eos_token_id)
+        ends = torch.isin(made, torch.as_tensor([] if ids is None else ids, dtype=torch.long))
+        generated = ends.cumsum(1) - ends.long() == 0
+        pad = self.loaded.processor.tokenizer.pad_token_id
+        if pad is not None and not torch.isin(pad, torch.as_tensor([] if ids is None else ids)):
+            generated &= ~(made == pad).long().flip(1).cumprod(1).flip(1).bool()
+        early = made.shape[1] < self.arguments["max_new_tokens"]
+        return generated, ends.any(1) | ~generated.all(1) | early
 
 
 def conversation(item: Item) -> tuple[Messages, list[str]]:

@@ -88,7 +88,7 @@ class Spent:
 
 def keep(path: Path, batch: int, spent: Spent) -> None:
     """Appends what a batch took to a file of JSON Lines."""
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"batch": batch, **asdict(spent)}) + "\n")
 
 
@@ -99,7 +99,7 @@ def summary(paths: Iterable[Path]) -> dict[str, float] | None:
     """
     found: list[Mapping[str, Any]] = []
     for path in paths:
-        content = path.read_text()
+        content = path.read_text("utf-8")
         found += map(
             json.loads, content[: content.rfind("\n") + 1].splitlines()
         )  # the last may be half a line

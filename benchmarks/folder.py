@@ -62,7 +62,7 @@ class RunFolder:
         path = self.path / name
         path.parent.mkdir(exist_ok=True)
         partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text)
+        partial.write_text(text, "utf-8")
         partial.replace(path)
 
 
@@ -191,7 +191,7 @@ def _changes(
         before, after = (flat.get(key, "absent") for flat in (old, new))
         if before != after:
             yield f"{key}: {before} -> {after}"
-    made_with = json.loads((path / "versions.json").read_text())
+    made_with = json.loads((path / "versions.json").read_text("utf-8"))
     for name, digest in code().items():
         if made_with["code"].get(name) != digest:
             yield f"{name}: {str(made_with['code'].get(name))[:12]} -> {digest[:12]}"

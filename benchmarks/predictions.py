@@ -25,7 +25,7 @@ class Prediction:
 def predictions(
     path: Path, *, ids: Sequence[str] = IDS, answers: Sequence[str] = ANSWERS
 ) -> list[Prediction]:
-    """The answers in a file, in its order.
+    """The answers in a file, in its order; an entry with an ``error`` in place of an answer holds none.
 
     Args:
         ids, answers: the names that the two fields may have; the first that an entry has counts.
@@ -37,6 +37,8 @@ def predictions(
     for number, entry in enumerate(entries(path), start=1):
         if not isinstance(entry, dict):
             raise UsageError(f"{path}, entry {number}: expected an object, got {type(entry).__name__}")
+        if _failed(entry):
+            continue
         key = next((name for name in ids if name in entry), None)
         answer = next((name for name in answers if name in entry), None)
         if key is None or answer is None:
@@ -50,6 +52,15 @@ def predictions(
     if not found:
         raise UsageError(f"{path} holds no answers")
     return found
+
+
+def failed(path: Path) -> int:
+    """How many entries of a run's file have an ``error`` in place of an answer."""
+    return sum(_failed(entry) for entry in entries(path))
+
+
+def _failed(entry: Any) -> bool:
+    return isinstance(entry, dict) and isinstance(entry.get("error"), str) and not {*ANSWERS} & entry.keys()
 
 
 def entries(path: Path) -> list[Any]:

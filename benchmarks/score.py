@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tabulate import tabulate
 
 from benchmarks.__main__ import stop
 from benchmarks.folder import defined
-from benchmarks.predictions import checksum, predictions
+from benchmarks.predictions import checksum, failed, predictions
 from benchmarks.scorers import REQUIRED, SCORERS, Scored, Settings, prepare
 from benchmarks.significance import over_seeds
 from benchmarks.statistics import Interval, Ratio, intervals
@@ -36,7 +37,8 @@ def from_words(words: Sequence[str], common: Settings = COMMON) -> tuple[str, di
     def of(path: Path) -> Scored:
         found = predictions(path, ids=SCORERS[task].ids, answers=SCORERS[task].answers)
         try:
-            return score(found)
+            scored, errors = score(found), failed(path)
+            return replace(scored, counts={**scored.counts, "errors": errors}) if errors else scored
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from error
 
@@ -78,7 +80,7 @@ def write(path: Path, content: Any) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(defined(content), indent=1, ensure_ascii=False) + "\n")
+        partial.write_text(json.dumps(defined(content), indent=1, ensure_ascii=False) + "\n", "utf-8")
         partial.replace(path)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; choose another file") from error
@@ -99,6 +101,8 @@ def shown(results: Sequence[Mapping[str, Any]]) -> str:
         table = tabulate(lines, ["", f"mean of {len(results)} files", "sd"], disable_numparse=True)
     settings = ", ".join(f"{key} {value}" for key, value in one["settings"].items())
     head = f"{one['task']}, {one['n']} answers, {settings}"
+    for name in ("errors", "not answered"):
+        head += f", {one['counts'][name]} {name}" if one["counts"].get(name) else ""
     official = f"as the official script prints: {json.dumps(one['official'])}"
     return "\n\n".join([head, table, official])
 

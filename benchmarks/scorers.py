@@ -80,7 +80,7 @@ def _chair(settings: Settings) -> Callable[[list[Prediction]], Scored]:
         synonyms = [] if settings["synonyms"] is None else [Path(settings["synonyms"])]
         return Scored(
             len(found),
-            {**counted.figures(), **_length(found)},
+            {**counted.figures(), **_length(found, coco.image_id)},
             counted.counts(),
             counted.official(),
             (*files, *synonyms),
@@ -99,6 +99,7 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
     finder = amber_nouns.finder(settings["nouns"], files.vocabulary)
     table = settings["similarity_table"]
     similar = amber_nouns.similarity(settings["similarity"], files.vocabulary, table)
+    partial = _flag(settings, "partial")
 
     def score(found: list[Prediction]) -> Scored:
         known = {**files.items, **files.questions}
@@ -108,6 +109,10 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
                 f"{len(unknown)} ids are not in the annotations, the first of them {unknown[:5]}"
             )
         told = {one.key: one.answer for one in found if one.key in files.items}
+        image = {
+            **{key: image for key, (image, _) in files.prompts.items()},
+            **{key: question.image for key, question in files.questions.items()},
+        }
         asked = [(one.key, one.answer) for one in found if one.key in files.questions]
         figures: dict[str, Ratio] = {}
         counts: dict[str, Any] = {}
@@ -132,7 +137,8 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
         if asked:
             dimension = {key: amber_questions.TYPES.get(q.kind) for key, q in files.questions.items()}
             asked_of = {dimension[key] for key, _ in asked}
-            questions = {key: q for key, q in files.questions.items() if dimension[key] in asked_of}
+            ids = {key for key, _ in asked} if partial else dimension.keys()
+            questions = {key: files.questions[key] for key in ids if dimension[key] in asked_of}
             answered = amber_questions.score(asked, questions, parser=settings["parser"])
             figures |= answered.figures()
             counts |= answered.counts()
@@ -143,7 +149,7 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
             official["AMBER"] = amber_questions.amber_score(official["CHAIR"], official["all"]["F1"])
         return Scored(
             len(found),
-            {**figures, **_length(found)},
+            {**figures, **_length(found, image.__getitem__)},
             counts,
             official,
             files.paths,
@@ -156,15 +162,23 @@ def _amber(settings: Settings) -> Callable[[list[Prediction]], Scored]:
 
 
 def _pope(settings: Settings) -> Callable[[list[Prediction]], Scored]:
-    questions = pope_questions.read(settings["questions"])
+    whole, partial = pope_questions.read(settings["questions"]), _flag(settings, "partial")
 
     def score(found: list[Prediction]) -> Scored:
+        keys = {one.key for one in found}
+        kept = tuple(q for q in whole.questions if not partial or str(q.question_id) in keys)
+        questions = replace(whole, questions=kept)
         paired = questions.pair((one.key, one.answer) for one in found)
+        image = {str(question.question_id): question.image for question in kept}
         answered = pope.score(paired, parser=settings["parser"])
         return Scored(
             len(found),
-            {**answered.figures(), **_length(found)},
-            {**answered.counts(), "typos in the questions": questions.typos},
+            {**answered.figures(), **_length(found, image.__getitem__)},
+            {
+                **answered.counts(),
+                "not answered": len(whole.questions) - len(kept),
+                "typos in the questions": questions.typos,
+            },
             answered.official(),
             (Path(settings["questions"]),),
             {"parser": settings["parser"]},
@@ -188,21 +202,39 @@ SCORERS: Mapping[str, Scorer] = {
             "similarity": "exact",
             "similarity_table": None,
             "parser": "official",
+            "partial": "false",
         },
         _amber,
         ("response", "caption", "answer", "text"),
         ids=("id", "question_id", "image_id"),  # a run's answers have an image_id, too
     ),
-    "pope": Scorer({"questions": REQUIRED, "parser": "official"}, _pope, ("answer", "text", "response")),
+    "pope": Scorer(
+        {"questions": REQUIRED, "parser": "official", "partial": "false"},
+        _pope,
+        ("answer", "text", "response"),
+    ),
 }
 
 
-def _length(found: list[Prediction]) -> dict[str, Ratio]:
+def _flag(settings: Settings, key: str) -> bool:
+    if str(settings[key]).lower() not in ("true", "false"):
+        raise UsageError(f"{key}={settings[key]}; expected true or false")
+    return str(settings[key]).lower() == "true"
+
+
+def _length(found: list[Prediction], image: Callable[[str], str]) -> dict[str, Ratio]:
     """What is worth knowing of any answers: words in each, and which were cut off, if the file says so."""
-    one = [1] * len(found)
-    cut = [one.entry.get("truncated") for one in found]
-    known = {} if None in cut else {"truncated": ratio([bool(each) for each in cut], one)}
-    return {"length": ratio([len(each.answer.split()) for each in found], one, scale=1), **known}
+    sums: dict[str, list[int]] = {}
+    for each in found:
+        counted = sums.setdefault(image(each.key), [0, 0, 0])
+        for place, value in enumerate((1, len(each.answer.split()), bool(each.entry.get("truncated")))):
+            counted[place] += value
+    answers, words, cut = zip(*sums.values(), strict=True)
+    told = all(each.entry.get("truncated") is not None for each in found)
+    return {
+        "length": ratio(words, answers, scale=1),
+        **({"truncated": ratio(cut, answers)} if told else {}),
+    }
 
 
 def prepare(
@@ -219,7 +251,7 @@ def prepare(
         raise UsageError(f"unknown key {key}: {nearest(key, {'task', *keys, *common})}")
     settings = {**keys, **common, **given}
     for key, value in settings.items():
-        if value in (REQUIRED, ""):
+        if value in (REQUIRED, "") or (value is None and keys.get(key) == REQUIRED):
             raise UsageError(f"{key} must be given: {key}=...")
     score = SCORERS[task].prepare(settings)
 

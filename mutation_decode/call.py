@@ -112,6 +112,11 @@ class Call:
         if self.shut is not None and bool(self.shut):
             return "the detector fired, but its gate was shut each time. Set wider bounds in Gate(...)."
         assert self.largest is not None
+        if float(self.largest) > detector.threshold:
+            return (
+                f"no token settled: no two successive blocks were below settle={detector.settle:.3g}. Raise "
+                f"Detector(settle=...) or fix where the search begins with Detector(critical=...)."
+            )
         unit = MEASURES[detector.divergence].unit
         return (
             f"the largest {detector.divergence} in blocks {watched.start}..{watched.stop - 1} was "

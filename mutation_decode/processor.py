@@ -42,7 +42,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         gate: lets only some of the tokens through that the detector finds; None for all of them.
         norm: read the blocks' states through the final norm; see `LogitLens`.
         trace: record every token in `trace`: True, with the js of all blocks, for which all layers are read;
-            "watched", with the js of the blocks that the detector looks at and NaN elsewhere, at no cost.
+            "watched", with the js of the blocks that the detector looks at and NaN elsewhere, at no cost (a
+            strategy whose blocks are known beforehand watches none, so nothing fires in its trace).
         exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
         anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
 
@@ -84,7 +85,7 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"a gate chooses among the tokens at which the detector fires, and {type(strategy).__name__} "
                 f"acts at every one; leave the gate out, or use always=False with Detector(threshold=0)."
             )
-        if trace not in (True, False, "watched"):
+        if not isinstance(trace, bool) and trace != "watched":
             raise ValueError(f"trace is True, False or 'watched', got {trace!r}.")
         self.model = model
         self.strategy = strategy

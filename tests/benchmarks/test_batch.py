@@ -1,6 +1,7 @@
 """One batch on a real model: what is wrong with one item costs no other item its answer."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -137,6 +138,41 @@ def test_earlier_turns_and_several_images_come_in_their_order():
     assert messages[2]["content"][0]["image"].getpixel((0, 0)) == (0, 0, 255)
     assert modes == []
     assert [[part["type"] for part in message["content"]] for message in outline(item)] == kinds
+
+
+def test_an_answer_ends_where_its_method_says(asking, loaded):
+    batch = items(2)
+    whole, _ = asking.lines(batch)
+    assert all(line["truncated"] and line["tokens"] == NEW for line in whole)
+    last = loaded.processor.tokenizer(whole[0]["text"].split()[2], add_special_tokens=False)["input_ids"][0]
+    own = replace(asking, arguments={**asking.arguments, "eos_token_id": [last]})
+    first = own.lines(batch)[0][0]
+    assert first["truncated"] == 0
+    assert first["tokens"] == whole[0]["text"].split().index(whole[0]["text"].split()[2]) + 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "generated", "ended"),
+    [
+        ([[5, 6, 7, 8, 9, 4], [5, 6, 7, 8, 2, 0]], [6, 5], [False, True]),  # 2 ends, 0 fills up
+        ([[5, 6, 7, 8, 9, 4], [5, 6, 7, 0, 0, 0]], [6, 3], [False, True]),  # a stop string
+        ([[5, 6, 7], [5, 6, 0]], [3, 2], [True, True]),  # before max_new_tokens: all have ended
+        ([[5, 6, 7, 8, 9, 2], [5, 0, 7, 8, 9, 4]], [6, 6], [True, False]),
+    ],
+)
+def test_ends_and_what_fills_up(asking, loaded, ids, generated, ended):
+    own = replace(asking, arguments={**asking.arguments, "eos_token_id": 2})
+    assert loaded.processor.tokenizer.pad_token_id == 0
+    found, ends = own._ends(torch.tensor(ids))
+    assert found.sum(1).tolist() == generated
+    assert ends.tolist() == ended
+
+
+def test_an_end_that_also_fills_up_is_one_token(asking):
+    own = replace(asking, arguments={**asking.arguments, "eos_token_id": [0, 2]})
+    found, ends = own._ends(torch.tensor([[5, 6, 0, 0, 0, 0], [5, 6, 7, 8, 9, 4]]))
+    assert found.sum(1).tolist() == [3, 6]
+    assert ends.tolist() == [True, False]
 
 
 def test_what_a_batch_took(asking, tmp_path):

@@ -1,6 +1,7 @@
 """The loop over batches: what is in which, what is asked again, what happens when nothing can be written."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,26 @@ def test_changed_data_is_refused(harness, described, tmp_path, capsys):
     Image.new("RGB", (60, 40)).save(tmp_path / "images" / "7.png")
     assert harness(*described) == 2
     assert "the files of task describe: sha256:" in capsys.readouterr().err
+
+
+def test_files_are_utf_8_whatever_the_locale(small, tmp_path):
+    Image.new("RGB", (60, 40)).save(tmp_path / "a.png")
+    content = [{"type": "image", "image": "a.png"}, {"type": "text", "text": "describe this image ."}]
+    chat = {"id": "größe", "messages": [{"role": "user", "content": content}]}
+    (tmp_path / "chats.jsonl").write_text(json.dumps(chat) + "\n")
+    words = [a for a in small if "miniature-chair" not in a]
+    words += [
+        "task=[conversations]",
+        f"task.conversations.file={tmp_path / 'chats.jsonl'}",
+        "method=[greedy]",
+    ]
+    words += ["task.conversations.max_new_tokens=3"]
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "benchmarks", *words]
+    ended = subprocess.run(command, cwd=ROOT, env={**os.environ, **plain}, capture_output=True)
+    assert ended.returncode == 0, ended.stderr.decode()
+    (file,) = (tmp_path / "run" / "predictions").rglob("*.jsonl")
+    assert json.loads(file.read_text("utf-8"))["id"] == "größe"
 
 
 FULL = """

@@ -304,6 +304,67 @@ def test_batches_and_processes_score_as_one(small, tmp_path):
         metrics.Chair()
 
 
+@pytest.fixture
+def pope(tmp_path):
+    """Six questions about two images, and answers to the first four of them, one of which is an error."""
+    questions = [
+        {"question_id": n, "image": f"{n // 3}.jpg", "text": "Is there a dog in the image?", "label": "yes"}
+        for n in range(6)
+    ]
+    (tmp_path / "questions.json").write_text("".join(json.dumps(one) + "\n" for one in questions))
+    lines = [{"question_id": n, "answer": "Yes " * (n + 1)} for n in range(3)]
+    lines.append({"question_id": 3, "error": "FileNotFoundError: gone"})
+    (tmp_path / "answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return [f"predictions={tmp_path / 'answers.jsonl'}", f"questions={tmp_path / 'questions.json'}"]
+
+
+def test_a_part_of_the_questions_is_scored_if_asked_for_and_counted(command, pope, tmp_path):
+    code, _, error = command(score, "task=pope", *pope)
+    assert code == 2
+    assert "3 ids without an answer, the first of them ['3', '4', '5']" in error
+    output = tmp_path / "out.json"
+    code, shown, _ = command(score, "task=pope", *pope, "partial=true", f"output={output}")
+    assert code == 0
+    assert "pope, 3 answers" in shown
+    assert "1 errors, 3 not answered" in shown
+    counts = json.loads(output.read_text())["counts"]
+    assert (counts["TP"], counts["errors"], counts["not answered"]) == (3, 1, 3)
+    assert command(score, "task=pope", *pope, "partial=perhaps")[0] == 2
+    (tmp_path / "answers.jsonl").write_text('{"question_id": 99, "answer": "Yes"}\n')
+    code, _, error = command(score, "task=pope", *pope, "partial=true")
+    assert code == 2
+    assert "1 unknown ids, the first of them ['99']" in error
+
+
+def test_length_is_resampled_by_image(tmp_path, pope):
+    scored = prepare("pope", {"questions": pope[1].partition("=")[2], "partial": "true"})(
+        [Prediction(str(n), "yes " * (n + 1), {"truncated": n == 5}) for n in range(6)]
+    )
+    assert scored.figures["length"].numerator.tolist() == [1 + 2 + 3, 4 + 5 + 6]
+    assert scored.figures["length"].denominator.tolist() == [3, 3]
+    assert scored.figures["truncated"].numerator.tolist() == [0, 1]
+    assert scored.figures["length"].value == 3.5
+
+
+def test_a_file_of_errors_alone_holds_no_answers(command, chair):
+    (chair / "captions.jsonl").write_text('{"image_id": 1, "error": "gone"}\n')
+    words = [f"predictions={chair / 'captions.jsonl'}", f"ground_truth={chair / 'truth.json'}"]
+    code, _, error = command(score, "task=chair", *words)
+    assert code == 2
+    assert "holds no answers" in error
+    code, _, error = command(score, "task=chair", words[0], "ground_truth=null")
+    assert code == 2
+    assert "ground_truth must be given" in error
+
+
+def test_what_is_not_a_number_is_null_in_a_file(tmp_path):
+    score.write(tmp_path / "out.json", {"figures": {"F1": float("nan"), "recall": 1.5}, "n": [float("nan")]})
+    assert json.loads((tmp_path / "out.json").read_text()) == {
+        "figures": {"F1": None, "recall": 1.5},
+        "n": [None],
+    }
+
+
 def test_figures_of_a_file_that_says_what_was_cut_off(chair, command, tmp_path):
     lines = [json.loads(line) for line in (chair / "captions.jsonl").read_text().splitlines()]
     cut = [{**line, "truncated": number == 0} for number, line in enumerate(lines)]
