@@ -37,8 +37,8 @@ class Asking:
     arguments: dict[str, Any]
     answer: str
 
-    def lines(self, batch: Sequence[Item]) -> tuple[list[Line], Spent]:
-        """A line for each item, and what all of them took."""
+    def lines(self, batch: Sequence[Item], seed: int = 0) -> tuple[list[Line], Spent]:
+        """A line for each item, and what all of them took; ``seed`` is the batch's, for samples."""
         lines = [dict[str, Any](item.record) for item in batch]
         spent, asked = Spent(), list[tuple[Line, Messages]]()
         for line, item in zip(lines, batch, strict=True):
@@ -51,17 +51,18 @@ class Asking:
             if modes:
                 line["converted"] = modes
         for (line, _), told in zip(
-            asked, self._answers([messages for _, messages in asked], spent), strict=True
+            asked, self._answers([messages for _, messages in asked], spent, seed), strict=True
         ):
             line.update(told)
         return lines, spent
 
-    def _answers(self, batch: Sequence[Messages], spent: Spent) -> list[Line]:
+    def _answers(self, batch: Sequence[Messages], spent: Spent, seed: int) -> list[Line]:
         """What each line of a batch is to hold beside the record."""
         if not batch:
             return []
+        torch.manual_seed(seed)  # here, so that samples do not depend on how far a failed attempt came
         try:
-            return self._sound(batch, spent)
+            return self._sound(batch, spent, seed)
         except RuntimeError as error:
             if not should_reduce_batch_size(error):
                 raise
@@ -71,15 +72,15 @@ class Asking:
         clear_device_cache(garbage_collection=True)
         half = (len(batch) + 1) // 2
         spent.halved += 1
-        return self._answers(batch[:half], spent) + self._answers(batch[half:], spent)
+        return self._answers(batch[:half], spent, seed) + self._answers(batch[half:], spent, seed + half)
 
-    def _sound(self, batch: Sequence[Messages], spent: Spent) -> list[Line]:
+    def _sound(self, batch: Sequence[Messages], spent: Spent, seed: int) -> list[Line]:
         """The same, where those that the model does not take are told apart from the others."""
         inputs, errors = self._prepared(batch)
         if not any(errors):
             return self._generate(inputs, spent)
         kept = [messages for messages, error in zip(batch, errors, strict=True) if not error]
-        answers = iter(self._answers(kept, spent))
+        answers = iter(self._answers(kept, spent, seed))
         return [{"error": error} if error else next(answers) for error in errors]
 
     def _prepared(self, batch: Sequence[Messages]) -> tuple[Any, list[str]]:

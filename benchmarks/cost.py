@@ -9,6 +9,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -89,7 +90,8 @@ class Spent:
 def keep(path: Path, batch: int, spent: Spent) -> None:
     """Appends what a batch took to a file of JSON Lines."""
     with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"batch": batch, **asdict(spent)}) + "\n")
+        # In front as well: a full disk may have left half a line.
+        file.write("\n" + json.dumps({"batch": batch, **asdict(spent)}) + "\n")
 
 
 def summary(paths: Iterable[Path]) -> dict[str, float] | None:
@@ -99,10 +101,9 @@ def summary(paths: Iterable[Path]) -> dict[str, float] | None:
     """
     found: list[Mapping[str, Any]] = []
     for path in paths:
-        content = path.read_text("utf-8")
-        found += map(
-            json.loads, content[: content.rfind("\n") + 1].splitlines()
-        )  # the last may be half a line
+        for line in path.read_text("utf-8").splitlines():
+            with suppress(ValueError):  # half a line
+                found += [json.loads(line)] if line else []
     timed = [each for each in found if each["items"]]
     if not timed:
         return None

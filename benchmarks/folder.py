@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import distributions, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,9 @@ OWN = (
     *("problems.json", "cost", "cost.json", "js_by_layer.png", "js_heatmap.png"),
 )
 """What a run writes; ``overwrite=true`` removes nothing else."""
+IMAGES = "images of task"
+"""The group of checksums that may change when images are mended."""
+
 ELSEWHERE = ("folder", "overwrite", "processes", "retry")
 """Keys of the configuration that say where and how, not what."""
 
@@ -70,69 +73,83 @@ class RunFolder:
 def opened(
     path: Path,
     config: Mapping[str, Any],
-    weights: Mapping[str, str],
-    data: Mapping[str, str],
+    checksums: Mapping[str, Mapping[str, str]],
     *,
     overwrite: bool,
+    retry: bool,
 ) -> Iterator[RunFolder]:
     """Takes a new or empty folder, or one that holds the same run; any other is refused, or emptied if so
     asked. While the context lasts nobody else can take it.
 
     Args:
         config: resolved; all of it but ELSEWHERE must agree with what is there.
-        weights: model -> checksum of its files; must agree too, and so must
-        data: task -> checksum of its items and of the files they are from.
+        checksums: of each model's files ("model"), of each task's items and of the files that they are from
+            ("task"), of its images ("images of task"): group -> name -> checksum; must agree too.
+        retry: whether images may differ, since they were mended.
 
     Raises: UsageError, with what changed, or when another run is at work there.
     """
     config = {key: value for key, value in config.items() if key not in ELSEWHERE}
     ours = (path / "config.yaml").exists()
-    if path.is_dir() and any(path.iterdir()) and not ours:
+    if not ours and path.is_dir() and any(not _begun(entry.name) for entry in path.iterdir()):
         raise UsageError(f"{path} is not empty and holds no run; choose another folder=")
     path.mkdir(parents=True, exist_ok=True)
-    with _locked(path):
-        yield _taken(path, config, weights, data, ours=ours, overwrite=overwrite)
+    with locked(path, 0):
+        yield _taken(path, config, checksums, ours=ours, overwrite=overwrite, retry=retry)
+
+
+def _begun(name: str) -> bool:
+    """Whether this is a file of a run that was killed before it had written its config.yaml."""
+    return (
+        name == "versions.json" or name.startswith(".lock") or (name[:1] == "." and name.endswith(".partial"))
+    )
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """A killed run's processes may outlive it, and two that append to one file would spoil it."""
-    lock = FileLock(path / ".lock")
+def locked(path: Path, rank: int) -> Iterator[None]:
+    """Each process of a run holds a lock of its own, and the first one sees that no other run's is held.
+
+    A killed run's processes may outlive it, and two that append to one file would spoil it.
+
+    Raises: UsageError when another run is at work in the folder.
+    """
     try:
-        lock.acquire(timeout=0)
+        if rank == 0:
+            for other in path.glob(".lock.*"):
+                with FileLock(other, timeout=0):
+                    pass
+        with FileLock(path / f".lock.{rank}", timeout=0):
+            yield
     except Timeout:
         raise UsageError(
             f"another run is at work in {path}; wait for it, stop all its processes, or choose a new folder="
         ) from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _taken(
     path: Path,
     config: Mapping[str, Any],
-    weights: Mapping[str, str],
-    data: Mapping[str, str],
+    checksums: Mapping[str, Mapping[str, str]],
     *,
     ours: bool,
     overwrite: bool,
+    retry: bool,
 ) -> RunFolder:
     if ours and overwrite:
-        for name in OWN:
+        for name in OWN[2:]:  # what the folder holds stays known, and is written anew below
             entry = path / name
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
     elif ours:
-        changed = list(_changes(path, config, {"model": weights, "task": data}))
+        changed = list(_changes(path, config, checksums, mended=retry))
         if changed:
             shown = "; ".join(changed[:4]) + (f"; and {len(changed) - 4} more" if len(changed) > 4 else "")
             raise UsageError(
                 f"{path} holds another run ({shown}); "
                 f"replace it with overwrite=true, or choose another folder="
+                + ("; retry=true, if images were mended" if all(IMAGES in one for one in changed) else "")
             )
     folder = RunFolder(path)
-    folder.write("versions.json", {"model": dict(weights), "task": dict(data), "code": code(), **versions()})
+    folder.write("versions.json", {**checksums, "code": code(), **versions()})
     folder.write("config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
     return folder
 
@@ -153,8 +170,15 @@ def code() -> dict[str, str]:
         total.update(str(path.relative_to(root)).encode() + path.read_bytes())
     return {
         "the code": total.hexdigest(),
-        **{name: version(name) for name in ("torch", "transformers")},
+        **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "torchvision")},
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def versions() -> dict[str, Any]:
@@ -182,7 +206,7 @@ def _commit() -> str | None:
 
 
 def _changes(
-    path: Path, config: Mapping[str, Any], checksums: Mapping[str, Mapping[str, str]]
+    path: Path, config: Mapping[str, Any], checksums: Mapping[str, Mapping[str, str]], *, mended: bool
 ) -> Iterator[str]:
     """``key: old -> new`` of everything that differs from the run in ``path``."""
     old = dict(_leaves(OmegaConf.to_container(OmegaConf.load(path / "config.yaml"))))
@@ -196,6 +220,8 @@ def _changes(
         if made_with["code"].get(name) != digest:
             yield f"{name}: {str(made_with['code'].get(name))[:12]} -> {digest[:12]}"
     for group, found in checksums.items():
+        if mended and group == IMAGES:
+            continue
         for name, checksum in found.items():
             known = made_with.get(group, {}).get(name, checksum)
             if known != checksum:

@@ -66,8 +66,7 @@ def generate(
         ):
             asking = Asking(loaded, processor, arguments, answer)
             for number in mine:
-                torch.manual_seed(seed + number)
-                lines, spent = asking.lines(batches[number])
+                lines, spent = asking.lines(batches[number], seed + number)
                 append(number, lines)
                 keep(cost, number, spent)
                 bar.update(len(batches[number]))

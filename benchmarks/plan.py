@@ -4,24 +4,31 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from benchmarks.methods import Method, build, candidates, create, with_knobs
 from benchmarks.models import Checkpoint
-from benchmarks.sentences import UNFINISHED
+from benchmarks.settings import check_arguments, check_values
 from benchmarks.tasks import Item, Task
 from benchmarks.usage import UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A task, its YAML, the items it asks about, and the checksum of these and of the files they are from."""
+    """A task, its YAML, the items it asks about.
+
+    Attributes:
+        data: the checksum of the items and of the files that they are from.
+        pixels: a checksum of the sizes of the images' files.
+    """
 
     name: str
     task: Task
     node: Mapping[str, Any]
     items: Sequence[Item]
     data: str
+    pixels: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,24 +58,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
     for group in ("model", "method", "task"):
         if not config.get(group):
             raise UsageError(f"{group}=[] leaves nothing to run; name at least one")
-    numbers = {
-        f"{g}.{key}": config[g][key] for g, key in (("generation", "batch_size"), ("bootstrap", "resamples"))
-    }
-    for key, value in {**numbers, "processes": config["processes"]}.items():
-        if not isinstance(value, int) or value < 1:
-            raise UsageError(f"{key}={value}; expected a whole number, at least 1")
-    if config["unfinished"] not in UNFINISHED:
-        raise UsageError(f"unfinished={config['unfinished']}; expected {' or '.join(UNFINISHED)}")
-    for key, value in (
-        ("bootstrap", config["bootstrap"]["seed"]),
-        ("generation", config["generation"]["seed"]),
-    ):
-        if not isinstance(value, int) or value < 0:
-            raise UsageError(f"{key}.seed={value}; expected a whole number, 0 or more")
-    level = config["bootstrap"]["level"]
-    if not isinstance(level, float) or not 0 < level < 1:
-        raise UsageError(f"bootstrap.level={level}; expected a share between 0 and 1, such as 0.95")
+    check_values(config)
     methods = {name: build(name, node) for name, node in config["method"].items()}
+    for name, method in methods.items():
+        check_arguments(name, method.generate)
     tried = {
         name: [Candidate(knobs, build(name, with_knobs(node, knobs))) for knobs in candidates(node)]
         for name, node in config["method"].items()
@@ -102,6 +95,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
 
 def _job(name: str, node: Mapping[str, Any]) -> Job:
     task = create(f"task {name}", node)
+    if not isinstance(task.max_new_tokens, int) or task.max_new_tokens < 1:
+        raise UsageError(
+            f"task {name}: max_new_tokens={task.max_new_tokens}; expected a whole number, at least 1"
+        )
     items = task.items()
     total = hashlib.sha256()
     for path in task.files():
@@ -110,4 +107,14 @@ def _job(name: str, node: Mapping[str, Any]) -> Job:
     for item in items:
         turns = [(turn.role, turn.text, len(turn.images)) for turn in item.turns]
         total.update(json.dumps([dict(item.record), turns]).encode())
-    return Job(name, task, node, items, f"sha256:{total.hexdigest()}")
+    return Job(name, task, node, items, f"sha256:{total.hexdigest()}", _sizes(items))
+
+
+def _sizes(items: Sequence[Item]) -> str:
+    """A checksum of the sizes of the images' files: all that can be known of them in no time."""
+    sizes: dict[Path, int | None] = {}
+    for item in items:
+        for path in (getattr(read, "path", None) for turn in item.turns for read in turn.images):
+            if path is not None and path not in sizes:
+                sizes[path] = path.stat().st_size if path.is_file() else None
+    return f"sha256:{hashlib.sha256(json.dumps([*sizes.values()]).encode()).hexdigest()}"

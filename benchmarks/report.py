@@ -116,8 +116,10 @@ def _spelled(knobs: Mapping[str, Any], prefix: str = "") -> str:
 
 def _problems(problems: Problems) -> list[str]:
     told, errors, converted = [], problems.errors(), problems.converted()
+    if problems.left_out():
+        told.append("Left out:\n\n" + "\n".join(f"- {line}" for line in problems.left_out()))
     if errors:
-        named = [f"- {item}: {reason}" for item, reason in errors[:NAMED]]
+        named = [f"- {task}, {item}: {reason}" for task, item, reason in errors[:NAMED]]
         named += [f"- and {len(errors) - NAMED} more, in problems.json"] if len(errors) > NAMED else []
         told.append(f"{len(errors)} items could not be answered and are in no figure:\n\n" + "\n".join(named))
     if converted:

@@ -1,24 +1,34 @@
 """One run: plan, tune, answer, score, report; each step keeps what an earlier, stopped run has finished."""
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from accelerate.utils.memory import clear_device_cache
 
 from benchmarks import cost, pictures, processes, report
 from benchmarks.answered import Line
 from benchmarks.batch import outline
-from benchmarks.folder import RunFolder, code, opened
+from benchmarks.folder import IMAGES, RunFolder, code, locked, opened
 from benchmarks.generation import generate
 from benchmarks.methods import Method, with_knobs
 from benchmarks.models import Loaded
 from benchmarks.plan import Job, Plan, plan
 from benchmarks.problems import Problems
-from benchmarks.scoring import GREEDY, compare, readable
+from benchmarks.scoring import GREEDY, common, compare, scored
 from benchmarks.statistics import intervals
 from benchmarks.tasks import figures
 from benchmarks.tuning import JUDGED, RULE, Choice, Tuned, choose, judge
+from benchmarks.usage import UsageError
+
+RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+"""What those who start a stopped job again count in."""
+
+ELSEWHERE = ("_target_", "_recursive_", "path", "revision", "device", "device_map")
+"""Keys of a model's YAML that say where its files and devices are."""
 
 
 def run(config: Mapping[str, Any], path: Path) -> None:
@@ -26,21 +36,16 @@ def run(config: Mapping[str, Any], path: Path) -> None:
 
     Raises: UsageError on what the user can mend; nothing is written before everything was checked.
     """
-    planned, first = plan(config), processes.rank() == 0
-    with taken(config, path, planned) if first else nullcontext(RunFolder(path)) as folder:
-        if first:
-            again = f"if it is stopped, the same command with folder={path} goes on"
-            print(f"run folder {path} ({again})", flush=True)
+    planned, rank = plan(config), processes.rank()
+    with taken(config, path, planned) if rank == 0 else nullcontext(RunFolder(path)) as folder:
+        if rank == 0:
+            again = "if it is stopped, the same command with folder={} goes on, less overwrite=true"
+            print(f"run folder {path} ({again.format(path)})", flush=True)
         processes.wait()
-        rows, tuned, problems, observed = measure(planned, folder)
-        if first:
-            costs = list(spent(planned, folder))
-            folder.write("scores.json", {"rows": rows})
-            folder.write("problems.json", problems.rows())
-            folder.write("cost.json", {"rows": costs})
-            folder.write("table.md", report.document(rows, tuned, problems))
-            pictures.draw(observed, folder.path)
-            print(report.terminal(rows, tuned, problems, costs))
+        with nullcontext() if rank == 0 else locked(path, rank):
+            measured = measure(planned, folder)
+        if rank == 0:
+            tell(planned, folder, measured)
 
 
 @contextmanager
@@ -48,64 +53,110 @@ def taken(config: Mapping[str, Any], path: Path, planned: Plan | None = None) ->
     """Checks everything, and takes the folder. Raises: UsageError on what the user can mend."""
     planned = plan(config) if planned is None else planned
     jobs = [*planned.jobs, *([planned.validation] if planned.validation else [])]
-    data = {job.name: job.data for job in jobs}
-    with opened(path, config, planned.weights, data, overwrite=config["overwrite"]) as folder:
+    checksums = {
+        "model": dict(planned.weights),
+        "task": {job.name: job.data for job in jobs},
+        IMAGES: {job.name: job.pixels for job in jobs},
+    }
+    # Who starts a stopped job again, with the words it had, does not want its answers gone.
+    again = any(int(os.environ.get(name) or 0) > 0 for name in RESTARTS)
+    overwrite = config["overwrite"] and not again
+    with opened(path, config, checksums, overwrite=overwrite, retry=config["retry"]) as folder:
         for job in jobs:
             images = dict.fromkeys(item.image_id for item in job.items)
             folder.write(f"lists/{job.name}.txt", "".join(f"{image}\n" for image in images))
         yield folder
 
 
-def measure(
-    planned: Plan, folder: RunFolder
-) -> tuple[list[dict[str, Any]], dict[str, Tuned], Problems, dict[str, list[pictures.Caption]]]:
+@dataclass(slots=True)
+class Measured:
     """The rows of scores.json, how each model was tuned, what went wrong, what the pictures show."""
-    first, config = processes.rank() == 0, planned.config
-    rows: list[dict[str, Any]] = []
-    tuned: dict[str, Tuned] = {}
-    problems, observed = Problems(), {}
-    for name, checkpoint in planned.models.items():
-        loaded = checkpoint.load(name)
-        tuned[name] = tune(planned, loaded, folder, problems)
-        if first:
-            told = {"rule": RULE, "models": {model: asdict(t) for model, t in tuned.items()}}
-            folder.write("tuning.json", told)
-        for job in planned.jobs:
-            answers, stands_for = {}, {}
-            for method, node in chosen(planned, tuned[name].methods):
-                path = folder.predictions(name, method.name, job.name)
-                lines = answer(planned, loaded, method, job, folder, path)
-                problems.note(name, method.name, job.name, lines)
-                answers[method.name] = lines
-                stands_for[method.name] = standing(planned, loaded, job, node)
-            rows += compare(name, job, answers, stands_for, config)
-        if first:
-            observed[name] = pictures.observe(
-                loaded, planned.jobs, config["pictures"]["captions"], config["generation"]["batch_size"]
-            )
-    return rows, tuned, problems, observed
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    tuned: dict[str, Tuned] = field(default_factory=dict)
+    problems: Problems = field(default_factory=Problems)
+    observed: dict[str, list[pictures.Caption]] = field(default_factory=dict)
+
+
+def measure(planned: Plan, folder: RunFolder) -> Measured:
+    """Everything about one model after the other, of which one at a time is in memory."""
+    found = Measured()
+    for name in planned.models:
+        measure_model(planned, name, folder, found)
+        clear_device_cache(garbage_collection=True)
+    return found
+
+
+def measure_model(planned: Plan, name: str, folder: RunFolder, found: Measured) -> None:
+    """Tunes on one model, answers and scores every task with it."""
+    loaded, config = planned.models[name].load(name), planned.config
+    found.tuned[name] = tune(planned, loaded, folder, found.problems)
+    if processes.rank() == 0:
+        told = {"rule": RULE, "models": {model: asdict(tuned) for model, tuned in found.tuned.items()}}
+        folder.write("tuning.json", told)
+    for job in planned.jobs:
+        answers, stands_for = {}, {}
+        for method, node in chosen(planned, found.tuned[name].methods):
+            path = folder.predictions(name, method.name, job.name)
+            lines = answer(planned, loaded, method, job, folder, path)
+            found.problems.note(name, method.name, job.name, lines)
+            answers[method.name] = lines
+            stands_for[method.name] = standing(planned, loaded, job, node)
+        found.rows += compare(name, job, answers, stands_for, config, found.problems)
+    if processes.rank() == 0:
+        captions, size = config["pictures"]["captions"], config["generation"]["batch_size"]
+        found.observed[name] = pictures.observe(loaded, planned.jobs, captions, size)
+
+
+def tell(planned: Plan, folder: RunFolder, measured: Measured) -> None:
+    """Writes and prints the results. Raises: UsageError when there is no row among them."""
+    folder.write("problems.json", measured.problems.rows())
+    if not measured.rows:
+        raise UsageError(f"nothing could be scored: {'; '.join(measured.problems.left_out())}")
+    folder.write("scores.json", {"rows": measured.rows})
+    folder.write("table.md", report.document(measured.rows, measured.tuned, measured.problems))
+    costs = list(spent(planned, folder))
+    folder.write("cost.json", {"rows": costs})
+    pictures.draw(measured.observed, folder.path)
+    print(report.terminal(measured.rows, measured.tuned, measured.problems, costs))
 
 
 def tune(planned: Plan, loaded: Loaded, folder: RunFolder, problems: Problems) -> Tuned:
     """The knobs that the rule of tuning.py chooses on this model's validation captions."""
     if planned.validation is None:
         return Tuned({}, {})
-    job, settings = planned.validation, planned.config["bootstrap"]
+    job, config = planned.validation, planned.config
+    answers: dict[str, list[Line]] = {}
 
-    def lines(method: Method, number: int) -> list[Line]:
-        found = answer(planned, loaded, method, job, folder, folder.tuning(loaded.name, method.name, number))
-        problems.note(loaded.name, method.name, job.name, found)
-        return readable(found, job.task.answer, planned.config["unfinished"])
+    def ask(method: Method, number: int) -> None:
+        key = f"{method.name} {number}"
+        path = folder.tuning(loaded.name, method.name, number)
+        answers[key] = answer(planned, loaded, method, job, folder, path)
+        problems.note(loaded.name, method.name, job.name, answers[key])
 
-    greedy, _ = intervals(figures(job.task, lines(Method(GREEDY, None, None, {}), 0)), **settings)
+    ask(Method(GREEDY, None, None, {}), 0)
+    for tried in planned.candidates.values():
+        for number, candidate in enumerate(tried):
+            ask(candidate.method, number)
+    kept = common(answers)
+    found = {
+        key: figures(job.task, scored(lines, job.task.answer, config["unfinished"]))
+        for key, lines in kept.items()
+        if lines
+    }
+    if f"{GREEDY} 0" not in found:
+        problems.leave_out(loaded.name, GREEDY, job.name, "no answer to tune on; knobs as in the YAMLs")
+        return Tuned({}, {})
+    greedy, _ = intervals(found[f"{GREEDY} 0"], **config["bootstrap"])
     choices = {}
     for name, tried in planned.candidates.items():
         trials = []
         for number, candidate in enumerate(tried):
-            found = figures(job.task, lines(candidate.method, number))
-            values = {key: figure.value for key, figure in found.items()}
-            below = planned.config["tuning"]["below"] if candidate.method.gated else None
-            trials.append(judge(candidate.knobs, values, greedy, below=below))
+            own = found.get(f"{candidate.method.name} {number}", {})
+            values = {key: figure.value for key, figure in own.items()}
+            below = config["tuning"]["below"] if candidate.method.gated else None
+            if values:
+                trials.append(judge(candidate.knobs, values, greedy, below=below))
         choices[name] = choose(trials)
     return Tuned({name: greedy[name] for name in JUDGED}, choices)
 
@@ -121,14 +172,18 @@ def chosen(planned: Plan, choices: Mapping[str, Choice]) -> Iterator[tuple[Metho
 
 def standing(planned: Plan, loaded: Loaded, job: Job, node: Mapping[str, Any]) -> dict[str, Any]:
     """What figures stand for: two rows are comparable in as far as these agree."""
+    node_of_model = planned.config["model"][loaded.name]
     checkpoint, brought = planned.models[loaded.name], loaded.model.generation_config.to_diff_dict()
     return {
         "path": checkpoint.path,
         "weights": planned.weights[loaded.name],
         "dtype": str(loaded.model.dtype).removeprefix("torch."),
+        "model": {key: value for key, value in node_of_model.items() if key not in ELSEWHERE},
         "data": job.data,
+        "pixels": job.pixels,
         "task": dict(job.node),
         "prompt": first_prompt(loaded, job),
+        "prompting": loaded.prompting,
         "decoding": {
             "method": dict(node),
             "generation": {

@@ -9,27 +9,29 @@ from typing import Any
 
 from benchmarks.answered import Line
 from benchmarks.plan import Job
+from benchmarks.problems import Problems
 from benchmarks.sentences import whole
 from benchmarks.significance import mcnemar
 from benchmarks.statistics import Interval, intervals
 from benchmarks.tasks import figures
-from benchmarks.usage import UsageError
 
 GREEDY = "greedy"
 """The method that every other one is compared with."""
 
 
-def readable(lines: Sequence[Line], answer: str, unfinished: str) -> list[Line]:
-    """The lines that hold an answer; of one that was cut off its whole sentences, if ``unfinished`` is drop.
+def common(answers: Mapping[str, Sequence[Line]]) -> dict[str, list[Line]]:
+    """Of each method that has any answer the lines of the items to which all of these have one."""
+    some = {method: lines for method, lines in answers.items() if any("error" not in line for line in lines)}
+    lost = {_item(line) for lines in some.values() for line in lines if "error" in line}
+    return {method: [line for line in lines if _item(line) not in lost] for method, lines in some.items()}
 
-    Raises: UsageError when no line holds an answer.
-    """
-    found = [line for line in lines if "error" not in line]
-    if not found:
-        raise UsageError(f"none of {len(lines)} items could be answered; the first: {lines[0]['error']}")
+
+def scored(lines: Sequence[Line], answer: str, unfinished: str) -> list[Line]:
+    """The lines as they are scored: of an answer that was cut off its whole sentences, if ``unfinished`` is
+    drop."""
     if unfinished == "keep":
-        return found
-    return [{**line, answer: whole(line[answer])} if line["truncated"] else line for line in found]
+        return list(lines)
+    return [{**line, answer: whole(line[answer])} if line["truncated"] else line for line in lines]
 
 
 def compare(
@@ -38,21 +40,32 @@ def compare(
     answers: Mapping[str, Sequence[Line]],
     stands_for: Mapping[str, Mapping[str, Any]],
     config: Mapping[str, Any],
+    problems: Problems,
 ) -> list[dict[str, Any]]:
     """One row of scores.json a method; differences only where greedy was run too.
 
-    An item that one method has no answer to is left out of the figures of all, which so stand for the same.
+    An item that one method has no answer to is left out of the figures of all, which so stand for the same;
+    a method that has no answer at all has no row.
 
     Args:
         answers: method -> its lines, in the order of the items.
         stands_for: method -> what its row is to say of itself.
         config: the run's, with ``bootstrap`` (resamples, level and seed) and ``unfinished``.
+        problems: told of rows that are left out.
     """
-    lost = {_item(line) for lines in answers.values() for line in lines if "error" in line}
-    kept: dict[str, Sequence[Line]] = {}
+    kept = common(answers)
     for method, lines in answers.items():
-        sound = [line for line in lines if _item(line) not in lost]
-        kept[method] = readable(sound or lines, job.task.answer, config["unfinished"])
+        if method not in kept:
+            problems.leave_out(model, method, job.name, f"no answer; the first error: {lines[0]['error']}")
+        elif not kept[method]:
+            problems.leave_out(model, method, job.name, "no item has an answer under every method")
+    kept = {
+        method: scored(lines, job.task.answer, config["unfinished"])
+        for method, lines in kept.items()
+        if lines
+    }
+    if not kept:
+        return []
     images = hashlib.sha256(json.dumps([_item(line) for line in next(iter(kept.values()))]).encode())
     found = {method: figures(job.task, lines) for method, lines in kept.items()}
     others = {method: own for method, own in found.items() if method != GREEDY}

@@ -6,7 +6,7 @@ An image that says how it was turned (EXIF) is read upright, which Pillow alone 
 import os
 import warnings
 from collections.abc import Iterable
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from traceback import clear_frames
 from typing import Any
@@ -43,7 +43,19 @@ def _readers(paths: list[Path]) -> list[Read]:
 
     column = datasets.Dataset.from_dict({"image": [os.fspath(path) for path in paths]})
     column = column.cast_column("image", datasets.Image())
-    return [partial(_read, column, number) for number in range(len(paths))]
+    return [Reader(path, column, number) for number, path in enumerate(paths)]
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Reads one image of a column of datasets, that of the file at ``path``."""
+
+    path: Path
+    column: Any
+    number: int
+
+    def __call__(self) -> Image.Image:
+        return _read(self.column, self.number)
 
 
 def _read(column: Any, number: int) -> Image.Image:

@@ -1,6 +1,5 @@
 """One batch on a real model: what is wrong with one item costs no other item its answer."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -54,6 +53,26 @@ def test_a_batch_that_does_not_fit_is_answered_in_halves(asking, loaded, monkeyp
     assert lines == whole
     assert sizes == [7, 4, 2, 2, 3, 2, 1]
     assert (spent.halved, spent.items, spent.tokens) == (3, 7, undisturbed.tokens)
+
+
+def test_samples_of_halves_do_not_depend_on_how_far_the_whole_came(asking, loaded, monkeypatch):
+    sampling = replace(asking, arguments={"max_new_tokens": NEW, "do_sample": True})
+    batch = items(4)
+    too_large_from(3, loaded.model, monkeypatch)
+    early, _ = sampling.lines(batch, 5)
+    draw = loaded.model.generate
+
+    def late(**inputs):
+        torch.rand(1)
+        return draw(**inputs)
+
+    monkeypatch.setattr(loaded.model, "generate", late)
+    again, _ = sampling.lines(batch, 5)
+    assert again != early, "the draw is felt"
+    monkeypatch.setattr(loaded.model, "generate", draw)
+    torch.rand(7)
+    assert sampling.lines(batch, 5)[0] == early
+    assert sampling.lines(batch, 6)[0] != early
 
 
 def test_what_does_not_fit_alone_is_an_error_of_its_own(asking, loaded, monkeypatch):
@@ -182,6 +201,8 @@ def test_what_a_batch_took(asking, tmp_path):
     assert 2**24 < spent.peak < 2**38
     file = tmp_path / "0.jsonl"
     cost.keep(file, 0, spent)
+    with file.open("a") as half:
+        half.write('{"batch": 1, "it')  # a full disk
     cost.keep(file, 1, cost.Spent(items=1, tokens=10, seconds=1.0, first=9.0, peak=2**31, halved=2))
     with file.open("a") as half:
         half.write('{"batch": 2, "it')
@@ -191,5 +212,4 @@ def test_what_a_batch_took(asking, tmp_path):
     assert found["first_token_seconds"] == pytest.approx((spent.first + 9) / 2)
     assert found["tokens_per_second"] == pytest.approx((spent.tokens + 10) / (spent.seconds + 1))
     assert found["peak_gib"] == 2
-    assert json.loads(file.read_text().splitlines()[0])["batch"] == 0
     assert cost.summary([]) is None

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,12 @@ from hypothesis import given, strategies
 from PIL import Image
 
 from benchmarks.generation import WINDOW, in_order
+from benchmarks.models import Checkpoint
+from benchmarks.plan import Job
+from benchmarks.problems import Problems
+from benchmarks.scoring import compare
 from benchmarks.sentences import whole
+from benchmarks.tasks.miniature import Captions
 
 ROOT = Path(__file__).parents[2]
 
@@ -68,10 +74,10 @@ def answers(folder):
 def batches(folder):
     """Numbers of the batches that were generated, over all runs."""
     files = (folder / "cost").rglob("*.jsonl")
-    return [json.loads(line)["batch"] for file in files for line in file.read_text().splitlines()]
+    return [json.loads(line)["batch"] for file in files for line in file.read_text().split("\n") if line]
 
 
-def test_an_error_stays_until_it_is_retried(harness, described, tmp_path):
+def test_an_error_stays_until_it_is_retried(harness, described, tmp_path, capsys):
     run = tmp_path / "run"
     assert harness(*described) == 0
     assert [("error" in line) for line in answers(run)] == [False, True, False, False, False, False]
@@ -79,7 +85,8 @@ def test_an_error_stays_until_it_is_retried(harness, described, tmp_path):
     assert [(row["item"], row["kind"]) for row in rows] == [("1.png", "error")]
     (run.parent / "images" / "0.png").replace(run.parent / "images" / "1.png")
     Image.new("L", (60, 40), 9).save(run.parent / "images" / "0.png")
-    assert harness(*described) == 0
+    assert harness(*described) == 2
+    assert "another folder=; retry=true, if images were mended" in capsys.readouterr().err
     assert batches(run) == [0, 1, 2]
     assert harness(*described, "retry=true") == 0
     assert batches(run) == [0, 1, 2, 0]
@@ -118,9 +125,127 @@ def test_the_list_of_images_and_what_figures_stand_for_are_kept(harness, small, 
 
 def test_changed_data_is_refused(harness, described, tmp_path, capsys):
     assert harness(*described) == 0
+    Image.new("RGB", (61, 40), "red").save(tmp_path / "images" / "2.png")
+    assert harness(*described) == 2
+    assert "the files of images of task describe: sha256:" in capsys.readouterr().err
     Image.new("RGB", (60, 40)).save(tmp_path / "images" / "7.png")
     assert harness(*described) == 2
     assert "the files of task describe: sha256:" in capsys.readouterr().err
+
+
+def test_a_task_or_a_method_without_any_answer_costs_the_others_nothing(harness, described, tmp_path):
+    for image in (tmp_path / "images").iterdir():
+        image.write_bytes(b"no image")
+    (tmp_path / "images" / "one").mkdir()
+    words = [word for word in described if not word.startswith("task=")]
+    words += ["task=[describe,miniature-chair]", "task.miniature-chair.n=2"]
+    words += ["task.miniature-chair.max_new_tokens=3"]
+    assert harness(*words) == 0
+    rows = json.loads((tmp_path / "run" / "scores.json").read_text())["rows"]
+    assert [row["task"] for row in rows] == ["miniature-chair"]
+    table = (tmp_path / "run" / "table.md").read_text()
+    assert "Left out:\n\n- miniature-late-prior, describe, greedy: no answer; the first error: " in table
+
+
+def test_nothing_but_errors_is_a_mistake(harness, described, tmp_path, capsys):
+    for image in (tmp_path / "images").iterdir():
+        image.write_bytes(b"no image")
+    assert harness(*described) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "error: nothing could be scored: miniature-late-prior, describe, greedy: no answer" in last
+    assert len(json.loads((tmp_path / "run" / "problems.json").read_text())) == 7
+
+
+def test_methods_are_compared_over_the_items_that_all_have_answered():
+    task = Captions(split="shifted", n=6, seed=3, prompt="", max_new_tokens=1)
+    job = Job("chair", task, {}, task.items(), "", "")
+    numbers = {"tokens": 3, "fired": 0, "truncated": 0}
+    keys = [item.image_id for item in job.items]
+    said = {key: " ".join(sorted(task.scenes()[key].objects)) for key in keys}
+
+    def answers(wrong, lost):
+        return [
+            {"image_id": key, "error": "gone"}
+            if number in lost
+            else {
+                "image_id": key,
+                "caption": said[key] + (" kite kite kite" if number in wrong else ""),
+                **numbers,
+            }
+            for number, key in enumerate(keys)
+        ]
+
+    found = {
+        "greedy": answers({4, 5}, {0}),
+        "contrast": answers({1}, {4, 5}),
+        "dead": answers(set(), range(6)),
+    }
+    config = {"bootstrap": {"resamples": 20, "level": 0.95, "seed": 0}, "unfinished": "keep"}
+    problems = Problems()
+    rows = compare("m", job, found, {key: {} for key in found}, config, problems)
+    assert [(row["method"], row["n"]) for row in rows] == [("greedy", 3), ("contrast", 3)]
+    assert rows[0]["figures"]["CHAIR_i"]["value"] == 0, "its wrong ones were lost by contrast"
+    assert rows[0]["stands_for"]["images"] == rows[1]["stands_for"]["images"]
+    assert rows[1]["figures"]["CHAIR_s"]["difference"]["value"] == pytest.approx(100 / 3)
+    assert problems.left_out() == ["m, chair, dead: no answer; the first error: gone"]
+    none = {"greedy": answers(set(), {0, 1, 2}), "contrast": answers(set(), {3, 4, 5})}
+    assert compare("m", job, none, {key: {} for key in none}, config, problems) == []
+    assert problems.left_out()[1] == "m, chair, greedy, contrast: no item has an answer under every method"
+
+
+def test_one_model_at_a_time_is_in_memory(harness, small, checkpoint, monkeypatch):
+    there, most, load = weakref.WeakSet(), [], Checkpoint.load
+
+    def counted(self, name):
+        most.append(len(there))
+        loaded = load(self, name)
+        there.add(loaded.model)
+        return loaded
+
+    monkeypatch.setattr(Checkpoint, "load", counted)
+    words = ["model=[miniature-late-prior,miniature-natural]", f"model.miniature-natural.path={checkpoint}"]
+    assert harness(*small, *words, "method=[greedy]") == 0
+    assert most == [0, 0]
+
+
+@pytest.mark.parametrize("left", [[".lock.0"], ["versions.json", ".lock.0"], [".config.yaml.partial"]])
+def test_a_run_killed_at_its_very_beginning_can_be_made_again(harness, small, tmp_path, left):
+    (tmp_path / "run").mkdir()
+    for name in left:
+        (tmp_path / "run" / name).write_text("{")
+    assert harness(*small, "method=[greedy]") == 0
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert harness(*small, "method=[greedy]") == 2
+
+
+def test_a_job_that_is_started_again_keeps_its_answers(harness, small, tmp_path, monkeypatch):
+    assert harness(*small, "method=[greedy]", "overwrite=true") == 0
+    assert batches(tmp_path / "run") == [0, 1]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert harness(*small, "method=[greedy]", "overwrite=true") == 0
+    assert batches(tmp_path / "run") == [0, 1]
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+    assert harness(*small, "method=[greedy]", "overwrite=true") == 0
+    assert batches(tmp_path / "run") == [0, 1]
+    assert (tmp_path / "run" / "scores.json").exists()
+
+
+def test_samples_are_the_same_after_a_kill(harness, small, tmp_path):
+    sampled = [
+        *small,
+        "method=[greedy]",
+        "+method.greedy.generate.do_sample=true",
+        "task.miniature-chair.n=12",
+    ]
+    assert harness(*sampled) == 0
+    (file,) = (tmp_path / "run" / "predictions").rglob("*.jsonl")
+    whole = file.read_text()
+    assert len({json.loads(line)["caption"] for line in whole.splitlines()}) > 6
+    file.write_text("".join(line + "\n" for line in whole.splitlines()[:4]))
+    assert harness(*sampled) == 0
+    assert file.read_text() == whole
+    assert harness(*sampled, "generation.seed=1", "overwrite=true") == 0
+    assert file.read_text() != whole
 
 
 def test_files_are_utf_8_whatever_the_locale(small, tmp_path):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 KILLS = int(os.environ.get("MUTATION_DECODE_KILLS", "3"))
@@ -111,12 +112,23 @@ def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed, tmp_path, 
     assert not list(folder.rglob("*.part"))
     for method in ("greedy", "contrast"):
         costs = (folder / "cost" / "miniature-late-prior" / method / "miniature-chair").glob("*.jsonl")
-        asked = [json.loads(line)["batch"] for file in costs for line in file.read_text().splitlines()]
+        asked = [json.loads(line)["batch"] for file in costs for line in file.read_text().split("\n") if line]
         assert len(asked) == len(set(asked)), "nothing that was kept is asked again"
     print(
         f"killed {moment:.1f} s after the first answers (of {seconds:.1f}), {'un' * unfinished}finished, "
         f"with {len(kept)} files of answers; {processes} processes, then {later}"
     )
+
+
+def test_a_process_that_outlived_its_run_keeps_the_folder(tmp_path):
+    folder = tmp_path / "run"
+    finish(folder, 1)
+    with FileLock(folder / ".lock.1"):
+        second = start(folder, 1)
+        _, errors = second.communicate()
+    assert second.returncode == 2
+    assert f"error: another run is at work in {folder}; wait for it" in errors
+    finish(folder, 1)
 
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path):

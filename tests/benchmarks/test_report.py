@@ -48,7 +48,15 @@ def test_the_document_names_knobs_and_what_could_not_be_read():
     }
     problems = Problems()
     for method in ("greedy", "skip"):
-        problems.note("m", method, "t", [{"id": "b", "error": "no file"}, {"id": "c", "converted": ["L"]}])
+        problems.note(
+            "m",
+            method,
+            "t",
+            [
+                {"id": "b", "image_id": "b", "error": "no file"},
+                *({"id": f"c{n}", "image_id": "c", "converted": ["L"]} for n in range(3)),
+            ],
+        )
     problems.note("m", "greedy", "t", [{"id": f"d{n:02}", "error": "no file"} for n in range(20)])
     text = report.document(rows, tuned, problems)
     assert text.count("## m, t, n = 3 images") == 1
@@ -56,9 +64,11 @@ def test_the_document_names_knobs_and_what_could_not_be_read():
     assert "- m, t, Hal: skip 1:9, p 0.042; dola 1:9, p 0.042; contrast" in text
     assert "- m, contrast: alpha=1.5, detector.threshold=0.1; the best" in text
     assert "21 items could not be answered" in text
-    assert "- b: no file" in text
-    assert "- d18: no file\n- and 1 more, in problems.json" in text
+    assert "- t, b: no file" in text
+    assert "- t, d18: no file\n- and 1 more, in problems.json" in text
     assert "1 images were converted to RGB (from L: 1)." in text
+    problems.leave_out("m", "skip", "u", "no answer; the first error: gone")
+    assert "Left out:\n\n- m, u, skip: no answer" in report.document(rows, tuned, problems)
     told = {"model": "m", "task": "t", "item": "b", "kind": "error", "what": "no file"}
     assert problems.rows()[0] == {**told, "methods": ["greedy", "skip"]}
 

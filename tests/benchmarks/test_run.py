@@ -35,9 +35,9 @@ def batches(monkeypatch):
     sizes = []
     lines = Asking.lines
 
-    def counted(asking, batch):
+    def counted(asking, batch, seed):
         sizes.append(len(batch))
-        return lines(asking, batch)
+        return lines(asking, batch, seed)
 
     monkeypatch.setattr(Asking, "lines", counted)
     return sizes
