@@ -6,8 +6,9 @@ keeps those of another table of the same names apart.
 
 import csv
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
@@ -17,7 +18,7 @@ import yaml
 from tabulate import tabulate
 
 from benchmarks import frontier
-from benchmarks.comparable import Group, Row, brief, groups, leaves, several
+from benchmarks.comparable import Group, Row, brief, groups, several
 from benchmarks.report import ABREAST, DIGITS, LEGEND, cell
 from benchmarks.usage import UsageError, nearest
 
@@ -93,22 +94,27 @@ def _read(path: Path, gathered: Gathered) -> None:
     if not (path / "scores.json").exists():
         gathered.notes.append(f"{path} is unfinished and not in the tables")
         return
+    file = path / "scores.json"
     try:
-        rows = json.loads((path / "scores.json").read_text(encoding="utf-8"))["rows"]
+        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
         known = [row for row in rows if "stands_for" in row]
         names = ("model", "method", "task", "n", "figures", "stands_for")
-        gathered.rows.extend(Row(str(path), *(row[name] for name in names)) for row in known)
-        lost = len(rows) - len(known)
-    except (ValueError, KeyError, TypeError) as error:
-        gathered.notes.append(f"{path}/scores.json cannot be read ({type(error).__name__}: {error})")
+        read = [Row(str(path), *(row[name] for name in names)) for row in known]
+        file = path / "config.yaml"
+        texts = [file.read_text(encoding="utf-8")] if file.exists() else []
+        levels = [yaml.safe_load(text).get("bootstrap", {}).get("level") for text in texts]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        told = " ".join(str(error).split())
+        gathered.notes.append(f"{file} cannot be read ({type(error).__name__}: {told}): left out")
         return
-    if lost:
+    gathered.rows.extend(read)
+    for level in levels if known else []:
+        gathered.levels.setdefault(level, []).append(str(path))
+    if len(known) < len(rows):
         gathered.notes.append(
-            f"{path} is of an older version, which did not note what its {lost} rows stand for: left out"
+            f"{path} is of an older version, which did not note what its {len(rows) - len(known)} rows stand "
+            f"for: left out"
         )
-    if known and (path / "config.yaml").exists():
-        config = yaml.safe_load((path / "config.yaml").read_text(encoding="utf-8"))
-        gathered.levels.setdefault(config.get("bootstrap", {}).get("level"), []).append(str(path))
 
 
 def document(tables: Sequence[Group], gathered: Gathered) -> list[str]:
@@ -129,18 +135,25 @@ def _stands_for(group: Group) -> str:
     """A list: the model, the data, the prompt, the limits and settings of the task."""
     known, terms = group.rows[0].stands_for, group.rows[0].terms()
     paths = ", ".join(dict.fromkeys(str(row.stands_for["path"]) for row in group.rows))
-    task = ", ".join(f"{key}={value}" for key, value in leaves(known["task"]) if f"task.{key}" in terms)
     limits = f"max_new_tokens={terms['max_new_tokens']}, unfinished={terms['unfinished']}"
     return "\n".join(
         [
-            f"- model: {paths}, {brief(known['weights'])}, {known['dtype']}",
+            ", ".join(
+                [f"- model: {paths}, {brief(known['weights'])}, {known['dtype']}", *_below("model", terms)]
+            ),
             f"- data: {brief(known['data'])}"
-            + (f", images {brief(terms['images'])}" if terms["images"] else ""),
-            f"- task: {task}",
+            + (f", images {brief(terms['images'])}" if terms.get("images") else ""),
+            f"- task: {', '.join(_below('task', terms | group.chosen()))}",
             f"- prompt: {brief(known['prompt'])}",
             f"- {limits}",
         ]
     )
+
+
+def _below(part: str, terms: Mapping[str, Any]) -> list[str]:
+    """``parser=lenient`` of ``task.parser``, and so on: what is set, but for what Hydra alone reads."""
+    found = {key.removeprefix(f"{part}."): v for key, v in terms.items() if key.startswith(f"{part}.")}
+    return [f"{key}={v}" for key, v in found.items() if v is not None and not key.startswith("_")]
 
 
 def _apart(tables: Sequence[Group], number: int) -> Iterator[str]:
@@ -187,7 +200,7 @@ def table_of(tables: Sequence[Group]) -> str:
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     own = ("table", "folder", "model", "task", "method", "n")
-    known = ("path", "weights", "dtype", "data", "images", "prompt")
+    known = ("path", "weights", "dtype", "data", "images", "pixels", "prompt")
     ends = ("value", "low", "high")
     columns = [*own, *known, "decoding", "seed", "code", "figure", *ends]
     writer.writerow([*columns, *(f"difference_{end}" for end in ends)])
@@ -226,8 +239,11 @@ def main() -> None:
 
     try:
         run(sys.argv[1:])
+        sys.stdout.flush()
     except UsageError as error:
         stop(str(error))
+    except BrokenPipeError:  # of | head, which has read enough; what is written later goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Rows of figures from many runs: which of them may stand side by side, and what tells these apart.
 
-A row is one method's figures on one task. Rows are comparable when they stand for the same weights, data,
-images, prompt, task settings and length limit; how the answers were decoded is what is compared.
+A row is one method's figures on one task. Rows are comparable when they stand for the same weights, settings
+of the model, data, images, prompt, task settings and length limit; how the answers were decoded is compared.
 """
 
 import json
@@ -20,6 +20,9 @@ LIMITS = ("max_new_tokens", "unfinished")
 PLACES = ("root", "images", "ground_truth", "questions", "list", "synonyms", "similarity_table", "file")
 """Keys of a task that say where its data lie, as do values with a slash; what is there, a checksum says."""
 
+CHOSEN = ("n", "after", "seed")
+"""Keys of a task that say how its images were chosen; which these are, the data's checksum says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -36,19 +39,23 @@ class Row:
     def terms(self) -> dict[str, Any]:
         """What must agree for another row to be comparable."""
         known = self.stands_for
-        task = {
-            key: value
-            for key, value in leaves(known["task"])
-            if key not in PLACES and not (isinstance(value, str) and "/" in value and " " not in value)
-        }
+        task = {key: value for key, value in leaves(known["task"]) if key not in (*PLACES, *CHOSEN)}
         return {
-            **{name: known[name] for name in ("weights", "dtype", "data")},
-            "images": known.get("images"),
+            **{key: known[key] for key in ("weights", "dtype", "data", "images", "pixels") if key in known},
+            **{key: value for key, value in leaves(known.get("model", {}), "model") if key != "model.dtype"},
             "number of images": self.n,
             "prompt": known["prompt"],
-            **{f"task.{key}": value for key, value in task.items()},
+            **{
+                f"task.{key}": value
+                for key, value in task.items()
+                if not (isinstance(value, str) and "/" in value and " " not in value)
+            },
             **{key: known["decoding"]["generation"].get(key) for key in LIMITS},
         }
+
+    def chosen(self) -> dict[str, Any]:
+        """How its images were chosen."""
+        return {f"task.{key}": value for key, value in leaves(self.stands_for["task"]) if key in CHOSEN}
 
     def decoding(self) -> dict[str, Any]:
         """How the answers were decoded, flat; not the seed, nor what was tried when knobs were tuned."""
@@ -105,6 +112,11 @@ class Group:
     def name(self) -> str:
         return f"{' = '.join(self.models)}, {' = '.join(self.tasks)}, n = {self.rows[0].n} images"
 
+    def chosen(self) -> dict[str, Any]:
+        """How the images of all of its rows were chosen; empty where there were several ways."""
+        ways = by(self.rows, Row.chosen)
+        return ways[0][0].chosen() if len(ways) == 1 else {}
+
     def same_names(self, other: "Group") -> bool:
         """Whether a reader could take the two for one."""
         return bool({*self.models} & {*other.models} and {*self.tasks} & {*other.tasks})
@@ -112,6 +124,9 @@ class Group:
     def differences(self, other: "Group") -> list[str]:
         """``prompt: 'a' there, 'b' here`` for all that keeps rows of the two apart."""
         here, there = self.rows[0].terms(), other.rows[0].terms()
+        ways = self.chosen(), other.chosen()
+        if here["data"] != there["data"] and all(ways):
+            here, there = here | ways[0], there | ways[1]
         return [
             f"{key}: {brief(there.get(key, 'absent'))} there, {brief(here.get(key, 'absent'))} here"
             for key in dict.fromkeys([*there, *here])

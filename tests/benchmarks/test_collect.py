@@ -4,9 +4,12 @@ import io
 import json
 import re
 import statistics
+import subprocess
+import sys
 
 import pandas
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from benchmarks import frontier
@@ -14,7 +17,9 @@ from benchmarks.collect import collect, run
 from benchmarks.usage import UsageError
 
 CODE = {"the code": "a" * 64, "torch": "2.13.0", "transformers": "5.23.0"}
-TASK = {"_target_": "t.Captions", "images": "/data/one", "n": 500, "parser": "lenient", "max_new_tokens": 64}
+TASK = {"_target_": "t.Captions", "images": "/data/one", "list": None, "n": 500, "seed": 0, "after": 0}
+TASK |= {"parser": "lenient", "max_new_tokens": 64}
+MODEL = {"_target_": "m.Checkpoint", "dtype": "auto", "attention": None, "template": None, "processor": None}
 GENERATION = {"batch_size": 8, "seed": 0, "max_new_tokens": 64, "unfinished": "keep"}
 
 
@@ -33,6 +38,8 @@ def row(
         "dtype": "float16",
         "data": "sha256:" + "2" * 64,
         "images": "sha256:" + "3" * 64,
+        "pixels": "sha256:" + "4" * 64,
+        "model": MODEL,
         "prompt": "USER: describe this image. ASSISTANT:",
         "task": TASK,
         "decoding": {"method": {"tune": {"alpha": [1]}, **knobs}, "generation": {**GENERATION, **generation}},
@@ -101,6 +108,20 @@ def test_runs_that_differ_in_decoding_alone_are_one_table_with_greedy_once(runs)
             {"stands_for": {"task": {**TASK, "parser": "official"}}},
             "task.parser: lenient there, official here",
         ),
+        ({"stands_for": {"images": "sha256:" + "9" * 64}}, "images: sha256:333333333333 there, sha256:9999"),
+        ({"stands_for": {"pixels": "sha256:" + "9" * 64}}, "pixels: sha256:444444444444 there, sha256:9999"),
+        (
+            {"stands_for": {"model": {**MODEL, "attention": "eager"}}},
+            "model.attention: None there, eager here.",
+        ),
+        (
+            {"stands_for": {"model": {**MODEL, "processor": {"do_resize": False}}}},
+            "model.processor: None there, absent here; model.processor.do_resize: absent there, False here.",
+        ),
+        (
+            {"stands_for": {"data": "sha256:" + "9" * 64, "task": {**TASK, "seed": 1}}},
+            "data: sha256:222222222222 there, sha256:999999999999 here; task.seed: 0 there, 1 here.",
+        ),
         ({"generation": {"max_new_tokens": 512}}, "max_new_tokens: 64 there, 512 here"),
         ({"generation": {"unfinished": "drop"}}, "unfinished: keep there, drop here"),
     ],
@@ -132,6 +153,35 @@ def test_the_same_data_and_weights_elsewhere_are_comparable(runs):
     assert text.count("\n## ") == 1
     assert lines(text) == ["contrast (alpha=1.0)", "contrast (alpha=2.0)"]
     assert "org/m, /models/m, sha256:1" in text
+
+
+def test_the_same_images_chosen_another_way_are_comparable(runs):
+    listed = {"task": {**TASK, "list": "lists/chair.txt", "n": None, "seed": 3}}
+    text = collect([runs(a=[row(alpha=1.0)], b=[row(alpha=2.0, stands_for=listed)])])
+    assert lines(text) == ["contrast (alpha=1.0)", "contrast (alpha=2.0)"]
+    assert "Not comparable" not in text
+    assert "n=500" not in text, "of one of them alone"
+    assert "- task: parser=lenient, max_new_tokens=64\n" in text
+
+
+def test_other_settings_of_a_model_are_no_other_seed(runs):
+    other = {"model": {**MODEL, "processor": {"do_resize": False}}}
+    text = collect(
+        [runs(a=[row(chair_i=10.0)], b=[row(chair_i=12.0, generation={"seed": 1}, stands_for=other)])]
+    )
+    assert text.count("\n## ") == 2
+    assert "seeds" not in text
+    assert "float16, processor.do_resize=False\n" in text
+
+
+def test_runs_that_did_not_note_a_model_s_settings_are_read(runs):
+    older = [row(alpha=alpha) for alpha in (1.0, 2.0)]
+    for each in older:
+        del each["stands_for"]["model"], each["stands_for"]["pixels"]
+    text = collect([runs(a=older[:1], b=older[1:], c=[row(alpha=3.0)])])
+    assert text.count("\n## ") == 2
+    assert "pixels: absent there, sha256:444444444444 here" in text
+    assert lines(text) == ["contrast (alpha=1.0)", "contrast (alpha=2.0)", "contrast"]
 
 
 def test_seeds_become_mean_and_sd(runs):
@@ -172,8 +222,12 @@ def test_what_is_left_out_is_named(runs):
     (folder / "damaged" / "scores.json").write_text('{"rows": [')
     (folder / "notes").mkdir()
     (folder / "notes" / "config.yaml").write_text("not a run")
+    (runs(torn=[row()]) / "torn" / "config.yaml").write_text("bootstrap: {level: 0.95\n  seed")
+    (runs(empty=[row()]) / "empty" / "config.yaml").write_text("")
     text = collect([folder, folder / "whole"])
     assert text.startswith("# 1 rows of 1 runs"), "a folder that is given twice is read once"
+    assert f"{folder}/torn/config.yaml cannot be read (ParserError: while parsing" in text
+    assert f"{folder}/empty/config.yaml cannot be read (AttributeError" in text
     assert f"{folder}/begun is unfinished and not in the tables." in text
     assert f"{folder}/older is of an older version, which did not note what its 2 rows stand for" in text
     assert f"{folder}/damaged/scores.json cannot be read (JSONDecodeError" in text
@@ -252,3 +306,11 @@ def test_folders_of_a_sweep_have_signs_in_their_names(runs, capsys, monkeypatch)
     monkeypatch.chdir(runs(**{"method.contrast.alpha=1.0": [row(alpha=1.0)]}))
     run(["method.contrast.alpha=1.0", "figure=recall", "against=CHAIR_i"])
     assert "# 1 rows of 1 runs" in capsys.readouterr().out
+
+
+def test_a_reader_that_stops_reading_is_no_error(runs):
+    folder = runs(a=[row(method, alpha=alpha) for method in ("greedy", "contrast") for alpha in range(3000)])
+    command = f"{sys.executable} -m benchmarks.collect {folder} | head -1; echo code ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert ended.stderr == ""
+    assert ended.stdout == "# 6000 rows of 1 runs\ncode 0\n"
