@@ -1,16 +1,19 @@
 """One batch on a real model: what is wrong with one item costs no other item its answer."""
 
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
+from transformers import LogitsProcessor
 
 from benchmarks import cost
 from benchmarks.batch import Asking, conversation, outline
 from benchmarks.miniature import world
 from benchmarks.models import Checkpoint
 from benchmarks.tasks import Item, Turn, about
+from mutation_decode import Contrast, Detector, MutationLogitsProcessor
 
 NEW = 6
 
@@ -168,6 +171,48 @@ def test_an_answer_ends_where_its_method_says(asking, loaded):
     first = own.lines(batch)[0][0]
     assert first["truncated"] == 0
     assert first["tokens"] == whole[0]["text"].split().index(whole[0]["text"].split()[2]) + 1
+
+
+def test_tokens_after_a_row_s_end_are_neither_counted_nor_fired(asking, loaded):
+    batch = items(3)
+    inputs = loaded.inputs([conversation(item)[0] for item in batch])
+    output = loaded.model.generate(**inputs, **asking.arguments)
+    made = output[:, inputs["input_ids"].shape[1] :].tolist()
+    end = made[0][1]
+    lengths = [(row + [end]).index(end) + 1 for row in made]
+    assert min(lengths) <= 2 < NEW < max(lengths), "one row ends early, another one never"
+    detector = Detector(threshold=0.0, critical=0.5)
+    with MutationLogitsProcessor(
+        loaded.model, Contrast(alpha=0.0), detector=detector, trace="watched"
+    ) as processor:
+        own = replace(asking, processor=processor, arguments={**asking.arguments, "eos_token_id": end})
+        lines, _ = own.lines(batch)
+    assert [line["tokens"] for line in lines] == [min(length, NEW) for length in lengths]
+    assert [line["fired"] for line in lines] == [line["tokens"] for line in lines]
+    assert [line["truncated"] for line in lines] == [int(length > NEW) for length in lengths]
+
+
+class Slow(LogitsProcessor):
+    """Takes its time at every token but the first."""
+
+    seen = 0
+
+    def __call__(self, input_ids, scores):
+        time.sleep(0.05 if self.seen else 0)
+        self.seen += 1
+        return scores
+
+
+def test_the_first_token_and_all_of_them_are_timed_over_halves_too(asking, loaded, monkeypatch):
+    slow = replace(asking, arguments={**asking.arguments, "logits_processor": [Slow()]})
+    slow.lines(items(1))
+    _, spent = replace(asking, arguments={**asking.arguments, "logits_processor": [Slow()]}).lines(items(2))
+    pauses = 0.05 * (NEW - 1)
+    assert spent.seconds > pauses
+    assert spent.first < spent.seconds - pauses
+    too_large_from(2, loaded.model, monkeypatch)
+    _, halved = slow.lines(items(2))
+    assert halved.seconds > 2 * pauses
 
 
 @pytest.mark.parametrize(
