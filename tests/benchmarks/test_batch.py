@@ -179,7 +179,7 @@ def test_tokens_after_a_row_s_end_are_neither_counted_nor_fired(asking, loaded):
     output = loaded.model.generate(**inputs, **asking.arguments)
     made = output[:, inputs["input_ids"].shape[1] :].tolist()
     end = made[0][1]
-    lengths = [(row + [end]).index(end) + 1 for row in made]
+    lengths = [[*row, end].index(end) + 1 for row in made]
     assert min(lengths) <= 2 < NEW < max(lengths), "one row ends early, another one never"
     detector = Detector(threshold=0.0, critical=0.5)
     with MutationLogitsProcessor(
