@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,11 +21,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from benchmarks.launch import leave, start_processes
 from benchmarks.sweep import collected
 from benchmarks.usage import UsageError, nearest
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says when nothing more can be written."""
+
+OPEN = ("generate", "processor", "quantization")
+"""Nodes that take more keys than their YAML has."""
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -76,11 +80,16 @@ def command(job: Callable[[], Any], config: str) -> None:
         stop(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         stop(explain(error, config))
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
+    except OSError as error:  # Hydra makes the folder before there is a job
         folder = next((word[7:] for word in reversed(sys.argv) if word.startswith("folder=")), "runs")
-        if not isinstance(error.filename, str) or not _along(Path(folder), Path(error.filename)):
+        told = refused(error, Path(folder))
+        if told is None:
             raise
-        stop(f"{error.filename}: {error.strerror}; choose another folder=")
+        stop(told)
+    except ValueError as error:
+        if not str(error).startswith("Config group override must be"):
+            raise
+        stop(no_choice(config))
 
 
 @contextmanager
@@ -88,13 +97,17 @@ def mistakes_in(folder: Path) -> Iterator[None]:
     """Inside a job: a user's mistake ends it with its one line, and leaves no empty folder behind."""
     try:
         yield
-    except (UsageError, OmegaConfBaseException) as error:
+    except (UsageError, OmegaConfBaseException, HydraException) as error:
         leave_no_empty(folder)  # Hydra made it before anything was checked
         stop(str(error))
     except OSError as error:
-        if error.errno not in FULL:
+        told = refused(error, folder)
+        if error.errno in FULL:
+            told = f"{error.strerror}: make room, and give the same command with folder={folder} to go on"
+        if told is None:
             raise
-        stop(f"{error.strerror}: make room, and give the same command with folder={folder} to go on")
+        leave_no_empty(folder)
+        stop(told)
     except SystemExit as end:  # of the processes that it started
         if not in_sweep():
             raise
@@ -114,22 +127,25 @@ def leave_no_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def start_processes(count: int, words: Sequence[str], folder: Path) -> int:
-    """Runs the same job in several processes of this machine; returns their exit code."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc_per_node", str(count), "-m", "benchmarks", *words, f"folder={quoted(folder)}"]
-    return subprocess.run(command, check=False).returncode
+def refused(error: OSError, folder: Path) -> str | None:
+    """What to say of a run folder that cannot be made, or of a user's file that may not be read."""
+    if not isinstance(error.filename, str):
+        return None
+    path, folder = Path(error.filename).absolute(), folder.absolute()
+    inside = isinstance(error, PermissionError | FileExistsError | NotADirectoryError)
+    if folder.is_relative_to(path) or (inside and path.is_relative_to(folder)):
+        return f"{error.filename}: {error.strerror}; choose another folder="
+    return unreadable(error)
 
 
-def quoted(folder: Path) -> str:
-    """As a value for Hydra, to which the = and , in the name of a sweep's run would mean something."""
-    return "'" + str(folder).replace("'", "\\'") + "'"
-
-
-def _along(folder: Path, path: Path) -> bool:
-    """Whether ``path`` is the folder, in it, or on the way to it."""
-    folder, path = folder.absolute(), path.absolute()
-    return path.is_relative_to(folder) or folder.is_relative_to(path)
+def unreadable(error: OSError) -> str | None:
+    """What to say of a file that may not be read; None if it is no user's."""
+    if not isinstance(error, PermissionError) or not isinstance(error.filename, str):
+        return None
+    ours = (Path(__file__).parent, sys.prefix)
+    if any(Path(error.filename).absolute().is_relative_to(place) for place in ours):
+        return None
+    return f"{error.filename}: {error.strerror}; whoever runs this must be allowed to read it"
 
 
 def explain(error: Exception, config: str) -> str:
@@ -149,15 +165,30 @@ def explain(error: Exception, config: str) -> str:
             return f"unknown {group} {name!r}: {nearest(name, known)}"
     found = re.match(r"Could not override '([^']+)'", text)
     if found:
-        return unknown_key(found[1], config)
+        full = re.search(r"full_key: (\S+)", str(error.__cause__ or text))
+        return unknown_key(full[1] if full and full[1].startswith(found[1]) else found[1], config)
     return text
+
+
+def no_choice(config: str) -> str:
+    """Of the words given, the first that chooses nothing from a group of YAMLs."""
+    for word in OverridesParser.create().parse_overrides([w for w in sys.argv[1:] if not w.startswith("-")]):
+        names, group = word.value(), word.key_or_group
+        if group in ("", *groups(config)) and not isinstance(names, str | list):
+            known = nearest(group, (path.stem for path in (CONF / group).glob("*.yaml"))) if group else ""
+            return f"{word.input_line}: expected {f'names of {group}s. {known}' if group else 'key=value'}"
+    return "a choice from a group must be a name, or names in [ ]"
+
+
+def groups(config: str) -> set[str]:
+    """Groups of YAMLs that ``conf/<config>.yaml`` chooses from."""
+    defaults = OmegaConf.load(CONF / f"{config}.yaml").defaults
+    return {str(name) for entry in defaults if isinstance(entry, DictConfig) for name in entry}
 
 
 def unknown_key(key: str, config: str) -> str:
     """Which part of a dotted key is not there, and what is there in its place."""
-    defaults = OmegaConf.load(CONF / f"{config}.yaml").defaults
-    groups = {name for entry in defaults if isinstance(entry, DictConfig) for name in entry}
-    given = [word for word in sys.argv[1:] if word.split("=")[0] in groups]
+    given = [word for word in sys.argv[1:] if word.split("=")[0] in groups(config)]
     parsed = OverridesParser.create().parse_overrides(given)
     choices = [
         f"{word.key_or_group}={next(word.sweep_string_iterator())}" if word.is_sweep_override() else text
@@ -171,6 +202,8 @@ def unknown_key(key: str, config: str) -> str:
         if not isinstance(node, DictConfig) or part not in node:
             where = ".".join(path[:depth])
             place = f" in {where}" if where else ""
+            if depth and (path[depth - 1] in OPEN or node == {}):
+                return f"{where} has no {part}; a + adds it: +{key}=..."
             known = (str(name) for name in node) if isinstance(node, DictConfig) else ()
             return f"unknown key {key}: {nearest(part, known)}{place}"
         node = node[part]
@@ -186,7 +219,9 @@ def stop(message: str) -> NoReturn:
         raise UsageError(message)
     if os.environ.get("RANK", "0") != "0":
         time.sleep(20)  # the first one ends all others when it has told
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if not leave(line):
+        print(f"error: {line}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -1,6 +1,7 @@
 """A decoding method as its YAML gives it: a strategy of the library, arguments of generate, or both."""
 
 import itertools
+import pkgutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from benchmarks.typed import mistyped, shown
 from benchmarks.usage import UsageError
 from mutation_decode import Detector, ForwardStrategy, Gate, MutationLogitsProcessor, Strategy
 
@@ -57,6 +59,7 @@ class Method:
 
 def build(name: str, config: Mapping[str, Any]) -> Method:
     """A method from its YAML. Raises: UsageError when a knob is unknown or out of range."""
+    _must_be_mapping(f"method {name}", config)
     stray = sorted(set(config) - {"generate", "tune"})
     if stray and "_target_" not in config:
         raise UsageError(
@@ -79,25 +82,51 @@ def build(name: str, config: Mapping[str, Any]) -> Method:
     norm = config.get("norm", True)
     if not isinstance(norm, bool):
         raise UsageError(f"method {name}: norm={norm}; expected true or false")
-    generate = dict(config.get("generate") or {})
+    generate = config.get("generate") or {}
+    _must_be_mapping(f"method {name}: generate", generate)
     if generate.get("num_return_sequences", 1) != 1:
         raise UsageError(f"method {name}: num_return_sequences must be 1; every item has one answer")
-    return Method(name, strategy, detector, generate, gate, norm)
+    return Method(name, strategy, detector, dict(generate), gate, norm)
 
 
 def create(what: str, config: Mapping[str, Any]) -> Any:
-    """Instantiates a ``_target_`` node; a value or a name that its target refuses is the user's mistake."""
+    """Instantiates a ``_target_`` node; a value or a name that its target refuses is the user's mistake.
+
+    Our own classes need not look at the types of what they get: that is done here, before and for all of
+    them. The library's say themselves what is wrong with a value, and where they do not, it is said here.
+    """
+    _must_be_mapping(what, config)
+    target = config.get("_target_")
     try:
-        return instantiate(config, _convert_="all")
+        kind = pkgutil.resolve_name(target) if isinstance(target, str) else None
+    except (ImportError, AttributeError, ValueError):
+        kind = None
+    if kind is None:
+        raise UsageError(f"{what}: _target_={target}; expected a class that can be imported")
+    wrong = mistyped(kind, config)
+    if wrong and str(getattr(kind, "__module__", "")).startswith("benchmarks."):
+        raise UsageError(f"{what}: {wrong}")
+    try:
+        made = instantiate(config, _convert_="all")
     except InstantiationException as error:
         if isinstance(error.__cause__, ValueError | TypeError):
             raise UsageError(f"{what}: {error.__cause__}") from error
         raise
+    if wrong:
+        raise UsageError(f"{what}: {wrong}")
+    return made
+
+
+def _must_be_mapping(what: str, value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{what} must be a mapping, such as {{key: value}}, got {shown(value)}")
 
 
 def candidates(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Each combination of the lists under ``tune``: ``[{"alpha": 1, "detector": {"threshold": 0}}, ...]``."""
-    axes = list(_axes(config.get("tune") or {}))
+    tune = config.get("tune") or {}
+    _must_be_mapping("tune", tune)
+    axes = list(_axes(tune))
     if not axes:
         return []
     combined = itertools.product(*(values for _, values in axes))
@@ -112,7 +141,9 @@ def without_given(config: dict[str, Any], given: Collection[str]) -> dict[str, A
         return {k: pruned(v, f"{prefix}.{k}") if isinstance(v, Mapping) else v for k, v in kept.items()}
 
     methods = {
-        name: {**node, "tune": pruned(node["tune"], f"method.{name}")} if node.get("tune") else node
+        name: {**node, "tune": pruned(node["tune"], f"method.{name}")}
+        if isinstance(node, Mapping) and isinstance(node.get("tune"), Mapping)
+        else node
         for name, node in (config.get("method") or {}).items()
     }
     return {**config, "method": methods}

@@ -3,6 +3,7 @@
 Reads every file, opens every image, and says what is there, what is missing or damaged, and where to get it.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,10 +13,11 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks.predictions import checksum
-from benchmarks.score import command
+from benchmarks.score import command, once
 from benchmarks.tasks import Item, Task, coco, pope_questions
 from benchmarks.tasks.amber_task import Discriminative, Generative
 from benchmarks.tasks.captions import NAMES, Captions
+from benchmarks.tasks.missing import MissingError
 from benchmarks.tasks.pope_questions import STRATEGIES
 from benchmarks.tasks.pope_task import Pope
 from benchmarks.usage import UsageError, nearest
@@ -46,7 +48,7 @@ def _amber(given: Settings) -> dict[str, Task]:
 
 
 def _pope(given: Settings) -> dict[str, Task]:
-    root, n = Path(given["root"]), given["n"]
+    root, n = Path(os.path.abspath(given["root"])), given["n"]  # of . too there is a parent
     if given["build"] == "true":
         _build(root, Path(given["annotations"] or root.parent / "coco" / "annotations"), n, given["seed"])
         n = None
@@ -87,7 +89,7 @@ def run(words: Sequence[str]) -> None:
             asked = task.items()
             print(f"{part}: {len(asked):,} items; {_truth(task)}")
         except UsageError as error:
-            wrong += str(error).split("; ")
+            wrong += error.parts if isinstance(error, MissingError) else [str(error)]
             continue
         items += asked
         files += task.files()
@@ -118,7 +120,7 @@ def _truth(task: Task) -> str:
 
 
 def _settings(words: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    given: dict[str, Any] = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    given: dict[str, Any] = dict(once(words))
     name = given.pop("task", "")
     if name not in DATA:
         raise UsageError(f"unknown task {name!r}: {nearest(name, DATA)}; give task=...")

@@ -14,7 +14,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.__main__ import stop
+from benchmarks.__main__ import stop, unreadable
 from benchmarks.folder import defined
 from benchmarks.predictions import checksum, failed, predictions
 from benchmarks.scorers import REQUIRED, SCORERS, Scored, Settings, prepare
@@ -29,8 +29,7 @@ COMMON: Mapping[str, Any] = {"predictions": REQUIRED, "output": None, "details":
 
 def from_words(words: Sequence[str], common: Settings = COMMON) -> tuple[str, dict[str, Any], Score]:
     """Reads ``key=value`` words: the task, all settings, what scores a file by them. Raises: UsageError."""
-    given: dict[str, Any] = {word.partition("=")[0]: word.partition("=")[2] for word in words}
-    given = {key: None if value == "null" else value for key, value in given.items()}
+    given: dict[str, Any] = {key: None if value == "null" else value for key, value in once(words).items()}
     task = given.pop("task", "")
     score = prepare(task, given, common)
 
@@ -43,6 +42,17 @@ def from_words(words: Sequence[str], common: Settings = COMMON) -> tuple[str, di
             raise UsageError(f"{path}: {error}") from error
 
     return task, {**common, **given}, of
+
+
+def once(words: Sequence[str]) -> dict[str, str]:
+    """Key -> value of ``key=value`` words. Raises: UsageError on a key that is given twice."""
+    found: dict[str, str] = {}
+    for word in words:
+        key, _, value = word.partition("=")
+        if key in found:
+            raise UsageError(f"{key} is given twice: {key}={found[key]} and {word}")
+        found[key] = value
+    return found
 
 
 def result(task: str, path: Path, scored: Scored) -> dict[str, Any]:
@@ -130,6 +140,10 @@ def command(run: Callable[[list[str]], None]) -> None:
         run(sys.argv[1:])
     except UsageError as error:
         stop(str(error))
+    except PermissionError as error:
+        if (told := unreadable(error)) is None:
+            raise
+        stop(told)
 
 
 def main() -> None:

@@ -1,8 +1,17 @@
 """What is missing of a data set, told at once and not piece by piece."""
 
+from collections.abc import Sequence
 from types import TracebackType
 
 from benchmarks.usage import UsageError
+
+
+class MissingError(UsageError):
+    """All that is missing of a data set, joined; ``parts`` has each by itself."""
+
+    def __init__(self, parts: Sequence[str]) -> None:
+        super().__init__("; ".join(parts))
+        self.parts = tuple(parts)
 
 
 class Missing:
@@ -23,6 +32,6 @@ class Missing:
         return False
 
     def tell(self, advice: str) -> None:
-        """Raises: UsageError with all that the checks found, then where to get it."""
+        """Raises: MissingError with all that the checks found, then where to get it."""
         if self._told:
-            raise UsageError("; ".join([*self._told, advice]))
+            raise MissingError([*self._told, advice])

@@ -16,6 +16,7 @@ from PIL import Image
 from benchmarks import __main__ as entry
 from benchmarks import run as runner
 from benchmarks.batch import Asking
+from benchmarks.launch import quoted
 from benchmarks.sweep import Sweep, failures, short
 from benchmarks.usage import UsageError
 
@@ -212,7 +213,7 @@ def test_names_of_folders():
 @pytest.mark.parametrize("name", ["alpha=1,beta=[1,2]", "it's, 5 o'clock"])
 def test_a_folder_s_name_is_a_value_for_hydra(name):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        assert compose("config", [f"folder={entry.quoted(Path(name))}"]).folder == name
+        assert compose("config", [f"folder={quoted(Path(name))}"]).folder == name
 
 
 def test_failures_of_one_kind_are_told_once():
