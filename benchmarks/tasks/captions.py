@@ -76,9 +76,9 @@ class Captions:
         return [about({"image_id": name}, self.prompt, readers[name]) for name in names]
 
     def files(self) -> tuple[Path, ...]:
-        given = (self.synonyms, self.list)
+        """Not the list: the items are what it chooses, wherever the choice is from."""
         truth = coco.annotation_files(self._truth) if self.ground_truth is None else [self._truth]
-        return (*truth, *(Path(name) for name in given if name is not None))
+        return (*truth, *([] if self.synonyms is None else [Path(self.synonyms)]))
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         """CHAIR_s, CHAIR_i, recall, objects."""

@@ -10,8 +10,9 @@ import pytest
 from conftest import ROOT
 from layouts import amber, benchmarks_data, broken, coco, coco_names, draw
 
-from benchmarks import prepare
+from benchmarks import prepare, score
 from benchmarks.tasks import pope_questions
+from benchmarks.usage import UsageError
 
 
 @pytest.fixture
@@ -98,6 +99,21 @@ def test_all_that_is_missing_is_listed_once(checked, tmp_path):
     assert out.count("github.com/AoiDragon/POPE") == 1
 
 
+def test_what_is_one_sentence_stays_one(checked, tmp_path):
+    coco(tmp_path, 4)
+    code, out, _ = checked("task=chair", f"root={tmp_path}", "n=99")
+    assert code == 2
+    told = [line for line in out.splitlines() if line.startswith("not whole: ")]
+    assert told == ["not whole: n=99 is more than the 4 images that there are; n=null takes all"]
+
+
+def test_the_images_of_pope_are_beside_a_root_that_is_here(checked, tmp_path, monkeypatch):
+    folder = benchmarks_data(tmp_path)
+    monkeypatch.chdir(folder / "pope")
+    code, out, _ = checked("task=pope", "root=.")
+    assert (code, "4 of 4 images can be read" in out) == (0, True)
+
+
 def test_damaged_annotations_and_doubled_ids_are_named(checked, tmp_path):
     folder = benchmarks_data(tmp_path)
     (folder / "coco" / "annotations" / "instances_train2014.json").write_text('{"annotations": [')
@@ -143,6 +159,8 @@ MISTAKES = {
     "": "unknown task '': ",
     "task=chiar": "unknown task 'chiar': did you mean 'chair'?",
     "task=chair": "root must be given: root=DIR",
+    "task=chair task=amber root=a": "task is given twice: task=chair and task=amber",
+    "task=chair root=a root=": "root is given twice: root=a and root=",
     "task=chair root=a rot=b": "unknown key rot: did you mean 'root'?",
     "task=amber root=a build=true": "unknown key build: ",
     "task=amber root=a n=0": "n=0; expected a whole number, at least 1",
@@ -156,6 +174,11 @@ def test_words_that_mean_nothing(checked, words):
     code, _, error = checked(*words.split())
     assert code == 2
     assert error.startswith(f"error: {MISTAKES[words]}")
+
+
+def test_a_scorer_s_key_is_given_once():
+    with pytest.raises(UsageError, match="predictions is given twice: predictions=a and predictions=b"):
+        score.from_words(["task=chair", "predictions=a", "predictions=b"])
 
 
 def test_as_a_command_of_its_own(tmp_path):

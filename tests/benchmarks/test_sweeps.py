@@ -113,9 +113,9 @@ def test_a_job_that_fails_does_not_end_the_sweep(harness, small, tmp_path, capsy
 def test_the_same_command_goes_on_in_the_same_folders(harness, small, tmp_path, monkeypatch):
     made, lines = [], Asking.lines
 
-    def counted(asking, batch):
+    def counted(asking, batch, *rest):
         made.append(len(batch))
-        return lines(asking, batch)
+        return lines(asking, batch, *rest)
 
     monkeypatch.setattr(Asking, "lines", counted)
     arguments = ["-m", *small, *QUICK, "method=[greedy]", "generation.seed=0,1"]

@@ -7,6 +7,7 @@ import pytest
 from layouts import benchmarks_data, broken, coco_names, conversations, draw
 
 from benchmarks import score
+from benchmarks.collect import collect
 
 TASKS = ("chair", "amber-generative", "amber-discriminative", "pope-popular", "conversations")
 
@@ -85,6 +86,23 @@ def test_images_that_cannot_be_read_are_error_lines_and_the_rest_is_scored(answe
     assert wrong[names[2]].startswith("OSError: image file is truncated")
     assert wrong[names[3]].startswith("FileNotFoundError")
     assert rows["chair"]["figures"]["CHAIR_s"]["value"] is not None
+
+
+def test_a_run_over_the_list_of_another_one_is_comparable_with_it(harness, small, folder, tmp_path):
+    small = [word for word in small if "miniature-chair" not in word]
+    small += ["task=[chair]", f"data={folder}", "task.chair.max_new_tokens=5"]
+    small += ["method=[greedy,contrast]", "method.contrast.detector.threshold=0.0"]
+    assert harness(*small, "task.chair.n=3", "task.chair.seed=5", "method.contrast.alpha=0.5") == 0
+    listed = f"task.chair.list={tmp_path}/run/lists/chair.txt"
+    assert harness(*small, listed, "method.contrast.alpha=2.0", f"folder={tmp_path}/again") == 0
+    text = collect([tmp_path / "run", tmp_path / "again"])
+    assert text.count("\n## ") == 1
+    assert "| contrast (alpha=0.5) " in text
+    assert "| contrast (alpha=2.0) " in text
+    assert harness(*small, "task.chair.n=3", "task.chair.seed=6", f"folder={tmp_path}/other") == 0
+    text = collect([tmp_path / "run", tmp_path / "other"])
+    assert text.count("\n## ") == 2
+    assert "task.seed: 5 there, 6 here" in text
 
 
 def test_a_folder_that_is_not_there_ends_a_run_before_it_starts(answer, folder, tmp_path, capsys):
