@@ -6,7 +6,6 @@ tokenizer (which knows of no images: their tokens are put in front of the text),
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 from PIL import Image
@@ -40,8 +39,11 @@ class Prompting:
         """The text for a conversation that ends with the user's turn.
 
         Raises: ValueError when it has several turns and the template one place, or another number of images
-            than a processor takes that puts them into the text itself.
+            than a processor takes that puts them into the text itself, or words that are taken for an image.
         """
+        words = " ".join(map(_words, messages))
+        if said := [token for token in placeholders(self.processor) if token in words]:
+            raise ValueError(f"its words have {', '.join(said)}, which stands for what is no text")
         if not self.token and (count := len(images_of(messages))) != 1:
             raise ValueError(f"this model takes one image, before the text; the conversation has {count}")
         if self.way == "chat template":
@@ -73,13 +75,14 @@ class Prompting:
         texts = [self.text(messages) for messages in conversations]
         images = [[part["image"] for part in images_of(messages)] for messages in conversations]
         start = self.processor.tokenizer.bos_token
-        whole = bool(start) and all(text.startswith(start) for text in texts)  # or it would begin twice
+        whole = bool(start) and all(text.startswith(start) for text in texts)
         return self.processor(
             text=texts,
             images=images if any(images) else None,
-            add_special_tokens=not whole,
             padding=True,
             return_tensors="pt",
+            # A whole text would begin twice; any other begins (and ends) as the processor's authors chose.
+            **({"add_special_tokens": False} if whole else {}),
         )
 
     def _images(self, message: dict[str, Any]) -> str:
@@ -105,7 +108,7 @@ def prompting(processor: Any, template: str | None) -> Prompting:
     else:
         way = "plain"
     made = Prompting(way, token, processor, template)
-    content = [{"type": "image", "image": Image.new("RGB", (64, 64))}, {"type": "text", "text": "Is it?"}]
+    content = [{"type": "image", "image": _picture()}, {"type": "text", "text": "Is it?"}]
     try:
         made.inputs([[{"role": "user", "content": content}]])
     except Exception as error:  # a chat template is a program, and its author's
@@ -113,11 +116,34 @@ def prompting(processor: Any, template: str | None) -> Prompting:
     return made
 
 
+def placeholders(processor: Any) -> list[str]:
+    """The tokens that stand for an image, a video or a sound; for some classes, each half has its own."""
+    found = (
+        getattr(part, f"{kind}_token", None)
+        for part in (processor, processor.tokenizer)
+        for kind in ("image", "video", "audio")
+    )
+    return list(dict.fromkeys(str(token) for token in found if token))
+
+
 def _token(processor: Any) -> str:
-    """The image token; of a processor whose queries go before the text, none."""
-    if "num_query_tokens" in signature(type(processor).__init__).parameters:
-        return ""
-    return str(getattr(processor, "image_token", None) or "")
+    """The image token; of a processor that puts images before the text and takes no token there, none."""
+    token = str(getattr(processor, "image_token", None) or "")
+    bare, marked = (_length_of_image(processor, start) for start in ("", token))
+    return "" if bare > 0 and marked != bare else token
+
+
+def _length_of_image(processor: Any, start: str) -> int:
+    """How much longer one image, marked by ``start``, makes a text; 0 where it is refused."""
+    try:
+        ids = processor(text=[f"{start}x"], images=[[_picture()]], return_tensors="pt")["input_ids"]
+    except Exception:  # each processor says in its own way that it has no place for an image
+        return 0
+    return len(ids[0]) - len(processor.tokenizer("x")["input_ids"])
+
+
+def _picture() -> Image.Image:
+    return Image.new("RGB", (64, 64))
 
 
 def _words(message: dict[str, Any]) -> str:

@@ -6,12 +6,11 @@ import pytest
 import tiny_models
 import torch
 import transformers
-from more_families import florence2
 from tiny_models import ASKED, answers, assistant, checkpoint, picture, user
 from transformers.utils import is_torchvision_available
 
-from benchmarks.models import Loaded
-from benchmarks.prompting import Prompting
+from benchmarks.batch import Asking
+from benchmarks.tasks import about
 
 STOCK = {
     "llava": transformers.LlavaProcessor,
@@ -21,6 +20,19 @@ STOCK = {
     "gemma3": transformers.Gemma3Processor,
 }
 """What transformers makes itself without torchvision."""
+
+PLACEHOLDERS = {
+    "llava": ["<image>"],
+    "llava_next": ["<image>"],
+    "llava_onevision": ["<image>", "<video>"],
+    "instructblip": ["<image>"],
+    "qwen2_5_vl": ["<|image_pad|>", "<|video_pad|>"],
+    "qwen3_vl": ["<|image_pad|>", "<|video_pad|>"],
+    "internvl": ["<IMG_CONTEXT>", "<video>"],
+    "idefics3": ["<image>"],
+    "gemma3": ["<start_of_image>", "<image_soft_token>"],
+}
+"""What is no word to a model: of all its tokens, these end its forward with an error, or its processor."""
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +191,17 @@ def test_settings_of_the_processor(folders):
     assert length("internvl", max_patches=4) == length("internvl", max_patches=1) + 4 * 4
 
 
-def test_the_context_of_a_prompt_that_an_encoder_reads_is_not_known():
-    asked = Prompting("plain", "<image>", None, None)
-    assert Loaded("florence2", florence2().model, asked).context is None
+def test_words_that_are_taken_for_an_image_end_as_an_error_line_and_the_others_are_answered(loaded):
+    def asked(text):
+        return about({"image_id": text}, text, lambda: picture("red"))
+
+    asking = Asking(loaded, None, {"max_new_tokens": 3, "do_sample": False}, "caption")
+    named = PLACEHOLDERS[loaded.name]
+    (first, *wrong, last), _ = asking.lines(
+        [asked("Describe"), *(asked(f"What is {token}?") for token in named), asked("Is there a dog?")]
+    )
+    for token, line in zip(named, wrong, strict=True):
+        assert line["error"].startswith(f"the model does not take this: its words have {token}, ")
+    assert [first["tokens"], last["tokens"]] == [3, 3]
+    (alone,), _ = asking.lines([asked("What is <picture>?")])
+    assert alone["tokens"] == 3

@@ -103,3 +103,11 @@ def gemma3(ids: dict[str, int], size: int) -> Any:
     config.boi_token_index, config.eoi_token_index = ids["<start_of_image>"], ids["<end_of_image>"]
     config.tie_word_embeddings = config.text_config.tie_word_embeddings = False  # or it repeats itself
     return _vocabulary(config, size)
+
+
+def florence2(ids: dict[str, int], size: int) -> Any:
+    config = more_families.florence2().model.config
+    config.image_token_id = ids["<image>"]
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    config.text_config.forced_eos_token_id = 2  # as its authors', BART's
+    return _vocabulary(config, size)

@@ -202,3 +202,16 @@ KINDS = {
         more=("<start_of_turn>", "<end_of_turn>"),
     ),
 }
+
+FLORENCE2 = Kind(
+    config=tiny_configs.florence2,
+    image_processor=_pixels(
+        transformers.CLIPImageProcessorPil,
+        size={"height": SIDE, "width": SIDE},
+        do_center_crop=False,
+        image_seq_length=5,  # 2 x 2 patches and their mean
+    ),
+    processor=transformers.Florence2Processor,
+    tokens={"image_token": "<image>"},
+)
+"""A tenth: an encoder reads picture and prompt, a decoder answers; neither templates nor turns."""

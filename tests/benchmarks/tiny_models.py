@@ -15,19 +15,22 @@ import torch
 import transformers
 import yaml
 from PIL import Image
-from tiny_kinds import KINDS
+from tiny_kinds import FLORENCE2, KINDS
 
 from benchmarks.methods import create
 from benchmarks.models import Checkpoint, Loaded, Messages
 
 __all__ = ["ASKED", "KINDS", "answers", "assistant", "checkpoint", "picture", "user", "write"]
 
+BART = {"vision_tower": 10, "fc": 1 / 12, "self_attn": 1 / 6, "encoder_attn": 2 / 3}
+"""Florence-2's: its norms come after the sums, and what its decoder reads is to outweigh what it said."""
+
 DEFAULTS = Path(__file__).parents[2] / "conf" / "checkpoint.yaml"
 
 
 def write(kind: str, folder: Path, *, seed: int = 0) -> Path:
     """Saves a tiny random model of this kind with its processor into ``folder``; returns ``folder``."""
-    made = KINDS[kind]
+    made = FLORENCE2 if kind == "florence2" else KINDS[kind]
     tokenizer = tiny_tokenizer.build(made.tokens, made.more)
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in (*made.tokens.values(), *made.more)}
     torch.manual_seed(seed)
@@ -67,6 +70,8 @@ def _sharpen(model: Any) -> None:
                 weight.mul_(3)
             if weight.dim() > 1 and not weight.any():
                 weight.normal_()  # as new as it is, it shuts pictures out
+            if model.config.is_encoder_decoder and weight.dim() > 1:
+                weight.mul_(next((times for part, times in BART.items() if part in name), 1))
 
 
 def checkpoint(path: Path | str, **changes: Any) -> Checkpoint:
