@@ -1,8 +1,9 @@
 """Checkpoints: any image-text-to-text model of transformers, with its processor, through one path."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,11 +15,14 @@ from safetensors import SafetensorError
 from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, AutoConfig, AutoModelForImageTextToText
 from transformers.quantizers import AutoHfQuantizer
 
-from benchmarks import processors, sources
+from benchmarks import processes, processors, sources
 from benchmarks.placement import check_spread, entrance, resolve_device
 from benchmarks.processors import first_line
 from benchmarks.prompting import Messages, Prompting, prompting
 from benchmarks.usage import UsageError
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
+"""What a model computes in; fewer bits are a matter of quantization."""
 
 __all__ = ["Checkpoint", "Loaded", "Messages", "first_line", "resolve_device"]
 
@@ -58,8 +62,7 @@ class Checkpoint:
             resolve_device(self.device, name)
         else:
             check_spread(self.device_map, name)
-        dtype = getattr(torch, self.dtype, None)
-        if self.dtype != "auto" and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        if self.dtype not in DTYPES:
             raise UsageError(
                 f"model {name}: dtype {self.dtype!r} is none; use float32, bfloat16, float16 or auto"
             )
@@ -76,24 +79,32 @@ class Checkpoint:
         self._check_attention(config, name)
         self._check_quantization(name)
         self._prompting(name)
-        return int(config.get_text_config(decoder=True).num_hidden_layers)
+        text = config.get_text_config(decoder=True)
+        named = (getattr(text, key, None) for key in ("decoder_layers", "num_decoder_layers"))  # BART's, T5's
+        return int(next(filter(None, named), text.num_hidden_layers))
 
     def load(self, name: str) -> "Loaded":
-        """The model in evaluation mode. Raises: UsageError when its weights cannot be loaded."""
+        """The model in evaluation mode. Raises: UsageError when its weights cannot be loaded or lack some."""
         transformers.utils.logging.disable_progress_bar()
         try:
-            model = AutoModelForImageTextToText.from_pretrained(
-                self.path,
-                revision=sources.commit(self.path, self.revision),
+            at = sources.source(self.path, self.revision)
+            model, told = AutoModelForImageTextToText.from_pretrained(
+                at.place,
+                revision=at.revision,
                 dtype=self.dtype,
                 device_map=self.device_map or {"": resolve_device(self.device, name)},
-                quantization_config=self._quantization(),
                 attn_implementation=self.attention,
                 trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # or the reason for the refusal would be a table
+                output_loading_info=True,
+                # Not even None, which would have a checkpoint forget that it is quantized already.
+                **({} if self.quantization is None else {"quantization_config": self._quantization()}),
             )
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
+        except (*processors.REFUSALS, RuntimeError, SafetensorError) as error:
             raise UsageError(f"model {name}: {self.path} cannot be loaded: {first_line(error)}") from error
-        _share_settings(model)
+        if lost := sources.unread_weights(told):
+            raise UsageError(f"model {name}: {self.path} is no whole checkpoint of its class: {lost}")
+        _settle_ends(model)
         return Loaded(name, model.eval(), self._prompting(name))
 
     def checksum(self) -> str:
@@ -102,36 +113,47 @@ class Checkpoint:
 
     def _config(self, name: str) -> Any:
         try:
-            commit = sources.commit(self.path, self.revision)
-            return AutoConfig.from_pretrained(self.path, revision=commit, trust_remote_code=False)
+            at = sources.source(self.path, self.revision)
+            return AutoConfig.from_pretrained(at.place, revision=at.revision, trust_remote_code=False)
         except (*processors.REFUSALS, StrictDataclassError) as error:
             raise UsageError(f"model {name}: no configuration at {self.path}: {first_line(error)}") from error
 
     def _prompting(self, name: str) -> Prompting:
         try:
-            commit = sources.commit(self.path, self.revision)
-            processor = processors.read(self.path, commit, self.processor or {})
+            at = sources.source(self.path, self.revision)
+            processor = processors.read(at.place, at.revision, self.processor or {})
             # A decoder goes on where the prompt ends; an encoder counts its places from the first.
             side = "right" if self._config(name).is_encoder_decoder else "left"
             processor.tokenizer.padding_side = side
             if processor.tokenizer.pad_token is None:
                 processor.tokenizer.pad_token = processor.tokenizer.eos_token
-            return prompting(processor, self.template)
+            asked = prompting(processor, self.template)
         except UsageError as error:
             raise UsageError(f"model {name}: {error}") from error
+        if asked.way == "plain" and asked.token:
+            _tell_bare(self.path, name)
+        return asked
 
     def _quantization(self) -> Any:
-        return None if self.quantization is None else instantiate(self.quantization, _convert_="all")
+        return instantiate(self.quantization, _convert_="all")
 
     def _check_files(self, name: str) -> None:
-        folder = Path(self.path)
-        if not folder.is_dir():
-            if sources.looks_local(self.path):
-                raise UsageError(f"model {name}: no folder {self.path}; set model.{name}.path")
+        if sources.looks_local(self.path) and not sources.local(self.path).is_dir():
+            raise UsageError(f"model {name}: no folder {self.path}; set model.{name}.path")
+        try:
+            folder = sources.source(self.path, self.revision).folder
+        except (OSError, ValueError) as error:
+            raise UsageError(f"model {name}: no configuration at {self.path}: {first_line(error)}") from error
+        if folder is None:
             return
         if not (folder / "config.json").is_file():
             raise UsageError(f"model {name}: no configuration at {self.path}: it holds no config.json")
-        missing = sources.missing_weights(folder)
+        try:
+            missing = sources.missing_weights(folder)
+            if (folder / "generation_config.json").is_file():  # it says what ends a text
+                sources.settings(folder / "generation_config.json")
+        except UsageError as error:
+            raise UsageError(f"model {name}: {error}") from error
         if missing:
             raise UsageError(f"model {name}: {self.path} lacks its weights: no {', '.join(missing)}")
 
@@ -204,8 +226,18 @@ class Loaded:
         return [int(count) for count in inputs["attention_mask"].sum(dim=1)]
 
 
-def _share_settings(model: Any) -> None:
-    """Tells the model inside another one's generate (InstructBLIP, BLIP-2) what ends a text."""
+@cache
+def _tell_bare(path: str, name: str) -> None:
+    if processes.rank() == 0:
+        print(
+            f"note: no chat template at {path}: prompts are bare; set model.{name}.template", file=sys.stderr
+        )
+
+
+def _settle_ends(model: Any) -> None:
+    """Has a text end where the model ends it, and nowhere else."""
+    model.generation_config.forced_eos_token_id = None  # BART's: it would hide that an answer was cut off
     inner: Any = getattr(model, "language_model", None)
     if type(model).generate is not transformers.GenerationMixin.generate and hasattr(inner, "generate"):
+        # The model inside another one's generate (InstructBLIP, BLIP-2) knows nothing of what ends a text.
         inner.generation_config.update(**model.generation_config.to_diff_dict())

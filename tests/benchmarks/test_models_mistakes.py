@@ -2,10 +2,7 @@
 
 import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,53 +198,6 @@ def test_inputs_enter_where_the_first_device_is():
     spread = {"vision": "cpu", "model": "meta", "head": "disk"}
     assert entrance(SimpleNamespace(hf_device_map=spread)) == torch.device("meta")
     assert entrance(SimpleNamespace(hf_device_map={"": "cpu"})) == torch.device("cpu")
-
-
-OF_THE_HUB = """
-import sys
-from pathlib import Path
-sys.path[:0] = sys.argv[1:4]
-from tiny_models import checkpoint
-cache = Path(sys.argv[4]) / "hub" / "models--them--tiny" / "refs" / "main"
-newest = checkpoint("them/tiny")
-assert newest.check("newest") == 8
-print(newest.checksum())
-cache.write_text("b" * 40)  # the branch moves on
-print(newest.load("newest").model.lm_head.weight[0, 0].item())
-print(newest.checksum())
-pinned = checkpoint("them/tiny", revision="b" * 40)
-print(pinned.checksum(), pinned.load("pinned").model.lm_head.weight[0, 0].item())
-try:
-    checkpoint("them/nothing").check("nothing")
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-
-
-def test_a_checkpoint_of_the_hub_is_read_at_the_commit_that_is_recorded(tmp_path):
-    """From a cache as huggingface_hub leaves it, with two states of one repository."""
-    first = {}
-    for seed, name in enumerate("ab"):
-        folder = tmp_path / "hub" / "models--them--tiny" / "snapshots" / (name * 40)
-        tiny_models.write("llava", folder, seed=seed)
-        weights = transformers.AutoModelForImageTextToText.from_pretrained(folder).lm_head.weight
-        first[name] = weights[0, 0].item()
-    refs = tmp_path / "hub" / "models--them--tiny" / "refs"
-    refs.mkdir()
-    (refs / "main").write_text("a" * 40)
-    here = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "benchmarks")]
-    ended = subprocess.run(
-        [sys.executable, "-c", OF_THE_HUB, *here, str(tmp_path)],
-        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    recorded, loaded, again, pinned, nothing = ended.stdout.splitlines()
-    assert recorded == again == "commit:" + "a" * 40
-    assert float(loaded) == first["a"] != first["b"]
-    assert pinned.split() == ["commit:" + "b" * 40, repr(first["b"])]
-    assert nothing.startswith("UsageError model nothing: no configuration at them/nothing: ")
 
 
 def test_a_folder_s_checksum_is_of_its_files(copy):

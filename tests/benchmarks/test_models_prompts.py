@@ -67,6 +67,19 @@ def test_without_a_chat_template_the_tokenizer_s_is_used_and_without_that_the_ba
     assert len(answers(chat, [turns, *ASKED])) == 4
 
 
+def test_bare_prompts_are_told_once_and_only_where_nobody_chose_them(llava, tmp_path, capfd):
+    folder = shutil.copytree(llava, tmp_path / "bare")
+    (folder / "chat_template.jinja").unlink()
+    instructblip = tiny_models.write("instructblip", tmp_path / "instructblip")
+    for path, template in ((folder, "{images}{prompt}"), (llava, None), (instructblip, None)):
+        checkpoint(path, template=template).check("mine")
+    assert "note: " not in capfd.readouterr().err
+    for _ in range(2):
+        checkpoint(folder).check("mine")
+    notes = [line for line in capfd.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [f"note: no chat template at {folder}: prompts are bare; set model.mine.template"]
+
+
 def test_a_tokenizer_without_a_pad_token_pads_with_its_last(llava, tmp_path):
     folder = shutil.copytree(llava, tmp_path / "padless")
     config = folder / "tokenizer_config.json"
