@@ -84,14 +84,20 @@ def source(path: str, revision: str | None) -> Source:
 
 
 def checksum(path: str, revision: str | None) -> str:
-    """What identifies the weights: a hash of a folder's files (its card aside), or the hub's commit."""
+    """What identifies the weights: a hash of a folder's files, or the hub's commit.
+
+    Cards and hidden files (the hub's client leaves some, with the time in them) are no part of it.
+    """
     at = source(path, revision)
     if at.commit is not None:
         return f"commit:{at.commit}"
     folder, total = Path(at.place), hashlib.sha256()
     for file in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md"):
+        name = file.relative_to(folder)
+        if any(part.startswith(".") for part in name.parts):
+            continue
         with file.open("rb") as opened:
-            total.update(f"{file.relative_to(folder)} ".encode())
+            total.update(f"{name} ".encode())
             total.update(hashlib.file_digest(opened, "sha256").digest())
     return f"sha256:{total.hexdigest()}"
 

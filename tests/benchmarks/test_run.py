@@ -135,6 +135,8 @@ def test_changed_weights_are_refused(harness, small, tmp_path, capsys, checkpoin
     arguments = [*small, "method=[greedy]", f"model.miniature-late-prior.path={copy}"]
     assert harness(*arguments) == 0
     (copy / "README.md").write_text("a card is no weight")
+    (copy / ".cache" / "huggingface").mkdir(parents=True)
+    (copy / ".cache" / "huggingface" / "config.json.metadata").write_text("1763740000.5")
     assert harness(*arguments) == 0
     (copy / "generation_config.json").write_text("{}")
     assert harness(*arguments) == 2
