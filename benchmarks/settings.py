@@ -38,10 +38,14 @@ def check_values(config: Mapping[str, Any]) -> None:
         "bootstrap.seed": (bootstrap["seed"], 0),
         "pictures.captions": (config["pictures"]["captions"], 0),
         "processes": (config["processes"], 1),
+        "tuning.budget": (config["tuning"]["budget"], 1),
     }
     for key, (value, least) in counts.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UsageError(f"{key}={value}; expected a whole number, at least {least}")
+    below = config["tuning"]["below"]
+    if not isinstance(below, int | float) or isinstance(below, bool) or not 0 < below <= 100:
+        raise UsageError(f"tuning.below={below}; expected a percent of the tokens, such as 50")
     if config["unfinished"] not in UNFINISHED:
         raise UsageError(f"unfinished={config['unfinished']}; expected {' or '.join(UNFINISHED)}")
     if not isinstance(bootstrap["level"], float) or not 0 < bootstrap["level"] < 1:
@@ -55,9 +59,10 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
     known = {*GenerationConfig().to_dict(), *signature(GenerationMixin.generate).parameters}
     for key in arguments.keys() - known:
         raise UsageError(f"method {name}: generate takes no {key}; {nearest(key, known)}")
-    beams = arguments.get("num_beams", 1)
-    if not isinstance(beams, int) or beams < 1:
-        raise UsageError(f"method {name}: num_beams={beams}; expected a whole number, at least 1")
+    for key in ("num_beams", "max_new_tokens"):
+        value = arguments.get(key, 1)
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"method {name}: {key}={value}; expected a whole number, at least 1")
     try:
         GenerationConfig(**arguments).validate()
     except (ValueError, TypeError) as error:
