@@ -27,9 +27,10 @@ from tabulate import tabulate
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.__main__ import CONF, command, mistakes_in
+from benchmarks.__main__ import command, mistakes_in
 from benchmarks.baselines import DoLa
 from benchmarks.folder import RunFolder, versions
+from benchmarks.mistakes import CONF
 from benchmarks.overhead_model import load, prompts
 from benchmarks.usage import UsageError, nearest
 from mutation_decode import Anatomy, Contrast, Detector, ForwardStrategy, LogitLens, Skip, Strategy

@@ -14,8 +14,9 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.__main__ import stop, unreadable
+from benchmarks.__main__ import stop
 from benchmarks.folder import defined
+from benchmarks.mistakes import unreadable
 from benchmarks.predictions import checksum, failed, predictions
 from benchmarks.scorers import REQUIRED, SCORERS, Scored, Settings, prepare
 from benchmarks.significance import over_seeds

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from benchmarks.__main__ import CONF
 from benchmarks.methods import build, create
+from benchmarks.mistakes import CONF
 
 SWEEPS = {"alpha-threshold": 16, "critical": 6, "divergence": 15, "gates": 12, "norm": 6, "windows": 9}
 

@@ -7,8 +7,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from benchmarks.__main__ import CONF
 from benchmarks.methods import build
+from benchmarks.mistakes import CONF
 from benchmarks.usage import UsageError
 from mutation_decode import Contrast, Detector, Gate, LogitLens, Skip
 
