@@ -36,7 +36,7 @@ def draw(groups: Sequence[Group], figure: str, against: str, path: Path) -> bool
     named: list[tuple[Axes, Mapping[tuple[float, float], str]]] = []
     panels = picture.subplots(rows, columns, squeeze=False).flat
     methods = list(dict.fromkeys(line.method for _, points in shown for line in points))
-    for axes, (group, points) in zip(panels, shown, strict=False):
+    for (group, points), axes in zip(shown, panels, strict=False):  # in this order no panel is lost
         named.append((axes, _panel(axes, points, figure, against, methods)))
         axes.set_title(group.name, fontsize=10)
         axes.set_xlabel(f"{against} (more is better)")

@@ -258,6 +258,15 @@ def test_law_10_a_method_that_never_fired_says_so_once(one: Family) -> None:
         one.generate(0, logits_processor=[processor])  # a second warning would be an error here
 
 
+def test_law_10_says_so_where_no_token_settled(one: Family) -> None:
+    never = Detector(critical=None, settle=1e-6, threshold=1e-6)
+    with (
+        MutationLogitsProcessor(one.model, CONTRAST, detector=never) as processor,
+        pytest.warns(UserWarning, match=r"never acted.*no token settled.*settle=1e-06.*Raise Detector"),
+    ):
+        one.generate(0, logits_processor=[processor])
+
+
 def test_law_10_is_silent_where_something_happened_or_nothing_has_to(one: Family) -> None:
     with MutationLogitsProcessor(one.model, CONTRAST, detector=one.detector) as processor:
         one.generate(0, logits_processor=[processor])

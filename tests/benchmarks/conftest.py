@@ -1,4 +1,5 @@
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -67,3 +68,34 @@ def harness(monkeypatch):
         return 0
 
     return call
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """A command's module in this process: (exit code, what it printed, its error)."""
+
+    def call(module, *words):
+        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
+        code = 0
+        try:
+            module.main()
+        except SystemExit as end:
+            code = end.code
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A tiny LLaVA as its authors' checkpoints are."""
+    import tiny_models
+
+    return tiny_models.write("llava", tmp_path_factory.mktemp("tiny") / "llava")
+
+
+@pytest.fixture
+def copy(tiny, tmp_path) -> Path:
+    """A checkpoint to break."""
+    return shutil.copytree(tiny, tmp_path / "broken")

@@ -10,6 +10,7 @@ import sys
 import pandas
 import pytest
 from conftest import ROOT
+from matplotlib.figure import Figure
 from PIL import Image
 
 from benchmarks import frontier
@@ -278,6 +279,22 @@ def test_the_picture_has_a_panel_for_each_table_that_has_both_figures(runs, tmp_
     text = collect([tmp_path / "runs"], tmp_path, figure="Hal")
     assert "No picture: no table has both Hal and recall." in text
     assert not (tmp_path / "frontier.png").exists()
+
+
+def test_no_panel_of_the_picture_is_empty(runs, tmp_path, monkeypatch):
+    pictures = []
+
+    class Kept(Figure):
+        def __init__(self, *arguments, **settings):
+            super().__init__(*arguments, **settings)
+            pictures.append(self)
+
+    monkeypatch.setattr(frontier, "Figure", Kept)
+    rows = [row("greedy", stands_for={"prompt": f"Describe {number}."}) for number in range(4)]
+    collect([runs(a=rows)], tmp_path)
+    (picture,) = pictures
+    assert len(picture.axes) == 6
+    assert [axes.axison for axes in picture.axes] == [True] * 4 + [False] * 2
 
 
 def test_undefined_figures_are_said(runs, tmp_path):

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,17 +27,6 @@ ABSENT = {
 
 def absent(name):
     return pytest.mark.skipif(not ABSENT[name], reason=f"{name} is installed")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_models.write("llava", tmp_path_factory.mktemp("tiny") / "llava")
-
-
-@pytest.fixture
-def copy(tiny, tmp_path):
-    """A checkpoint to break."""
-    return shutil.copytree(tiny, tmp_path / "broken")
 
 
 def edit(path, **values):

@@ -1,27 +1,14 @@
 """Weights that are missing or do not fit and damaged files beside them: one line, never random weights."""
 
 import json
-import shutil
 
 import pytest
 import safetensors.torch
-import tiny_models
 import torch
 from tiny_models import ASKED, answers, checkpoint
 from transformers import AutoModelForImageTextToText
 
 from benchmarks.usage import UsageError
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    return tiny_models.write("llava", tmp_path_factory.mktemp("tiny") / "llava")
-
-
-@pytest.fixture
-def copy(tiny, tmp_path):
-    """A checkpoint to break."""
-    return shutil.copytree(tiny, tmp_path / "broken")
 
 
 def rewrite(folder, change):

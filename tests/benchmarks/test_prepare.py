@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from conftest import ROOT
@@ -16,20 +17,9 @@ from benchmarks.usage import UsageError
 
 
 @pytest.fixture
-def checked(monkeypatch, capsys):
-    """The command in this process: (exit code, what it printed, its error)."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["prepare", *map(str, words)])
-        code = 0
-        try:
-            prepare.main()
-        except SystemExit as end:
-            code = end.code
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
+def checked(command):
+    """``python -m benchmarks.prepare WORDS`` in this process."""
+    return partial(command, prepare)
 
 
 def test_whole_folders_end_with_a_summary(checked, tmp_path):

@@ -23,23 +23,6 @@ CAPTIONS = {"1": "A dog on a bench.", "2": "A dog and a cat.", "3": "Two cars.",
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """A command in this process: (exit code, what it printed, its error)."""
-
-    def call(module, *words):
-        monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, words)])
-        code = 0
-        try:
-            module.main()
-        except SystemExit as end:
-            code = end.code
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return call
-
-
-@pytest.fixture
 def nltk_data(data, monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [str(data / "nltk_data")])
 
