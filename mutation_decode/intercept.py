@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Protocol
 
 from torch import nn
+from transformers import GenerationMixin, PreTrainedModel
 
 
 class GenerateCall:
@@ -28,7 +29,7 @@ class GenerateCall:
     ):
         self.model = model
         self._function = function
-        signature = inspect.signature(function)
+        signature = _signature(model, function)
         bound = signature.bind(*args, **kwargs)
         rest = [p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD]
         extra = {key: value for name in rest for key, value in bound.arguments.pop(name, {}).items()}
@@ -118,6 +119,22 @@ class Interceptor:
 
     def _original(self, model: nn.Module) -> Callable[..., Any]:
         return self._before if self._before is not None else _plain(model, self._name)
+
+
+def generating(model: nn.Module) -> nn.Module:
+    """The model whose generate runs in the end: a wrapper such as peft's hands the call to the one inside."""
+    candidates = () if isinstance(model, PreTrainedModel) else model.modules()
+    inside: nn.Module = next((m for m in candidates if isinstance(m, GenerationMixin)), model)
+    return inside
+
+
+def _signature(model: nn.Module, function: Callable[..., Any]) -> inspect.Signature:
+    """The names of the arguments; those of a function that hands on all it is given are the model's."""
+    signature = inspect.signature(function)
+    hands_on = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
+    inside = generating(model)
+    known = hands_on and isinstance(inside, GenerationMixin)
+    return inspect.signature(_plain(inside, "generate")) if known else signature
 
 
 def _plain(model: nn.Module, name: str) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ hands out.
 
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Self
 
 import torch
@@ -19,6 +19,7 @@ from torch.utils.hooks import RemovableHandle
 from .agreement import apart
 from .anatomy import BY_HAND, Anatomy, first_tensor, probe_inputs, undisturbed, works
 from .readout import Readout
+from .uncompiled import uncompiled
 
 
 class LogitLens:
@@ -30,7 +31,9 @@ class LogitLens:
             Readout L is always there.
         exact: compute the layers' logits in a product of their own, so that the model's are those of the
             model without a lens to the last bit; otherwise they differ by the rounding of a larger product
-            (about 2e-6 in fp32) and cost less.
+            (about 2e-6 in fp32) and cost less. A head that says another thing of a state beside others, as
+            torch's dynamic int8 does (one scale for all it is given), is found by trying it: each layer then
+            has a product of its own in either mode, in which it stands where the model's own state stood.
         norm: pass the blocks' states through the final norm (all that the model has between its last block
             and its head), as the model does with the last one; without it they go to the head as they are.
             Readout L is the model's own either way.
@@ -41,6 +44,7 @@ class LogitLens:
         ValueError: if the parts are not found, or if the last block read through the lens is not what the
             model itself predicts; this is checked here, and again in the first forward after this. Without
             the norm too: then the check alone goes through it.
+        RuntimeError: on entering, if parts of the model were exchanged since (wrapped, merged, quantised).
 
     Example:
         with LogitLens(model) as lens:
@@ -75,6 +79,10 @@ class LogitLens:
         self.exact = exact
         self.norm = norm
         self.paused = False
+        self._places = _places(self.anatomy)
+        self._by_row = True  # until the head is seen to do otherwise
+        self._model = model
+        self._for_a_while = ExitStack()
         self._handles: list[RemovableHandle] = []
         self._thread = 0
         self._verify = True
@@ -85,6 +93,8 @@ class LogitLens:
     def __enter__(self) -> Self:
         if self._handles:
             raise RuntimeError("this LogitLens is already on its model; use a second one.")
+        self._refuse_if_exchanged()
+        self._for_a_while.enter_context(uncompiled(self._model))
         self._thread = threading.get_ident()
         self.paused = False
         self._clear()
@@ -96,10 +106,8 @@ class LogitLens:
         for number, block in enumerate(parts.blocks, start=1):
             if number in self.readouts:
                 put(block.register_forward_hook(self._keep_output(number)))
-        if self.exact:
-            put(parts.head.register_forward_hook(self._append_product))
-        else:
-            put(parts.head.register_forward_pre_hook(self._stack))
+        put(parts.head.register_forward_pre_hook(self._stack))
+        put(parts.head.register_forward_hook(self._append_products))
         # Rows are cut off in the opposite order of putting them on, before any lens looks at the model's own.
         put(parts.owner.register_forward_hook(self._strip, prepend=True))
         put(parts.owner.register_forward_hook(self._finish))
@@ -109,6 +117,7 @@ class LogitLens:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._for_a_while.close()
         self._states.clear()
         self._running = False
 
@@ -167,6 +176,16 @@ class LogitLens:
         self._lens_logits: Tensor | None = None
         self._readout = None
 
+    def _refuse_if_exchanged(self) -> None:
+        owner = self.anatomy.owner
+        there = dict(owner.named_modules(remove_duplicate=False))
+        for name, part in self._places.items():
+            if there.get(name) is not part:
+                raise RuntimeError(
+                    f"{type(owner).__name__}: {name} is another module than when this was built, as after an "
+                    f"adapter was added or merged, or weights were quantised; build it anew."
+                )
+
     @property
     def listening(self) -> bool:
         """Whether a forward made now, by this thread, is read."""
@@ -191,17 +210,31 @@ class LogitLens:
 
         return keep
 
-    def _stack(self, _head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def _stack(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not (self._running and self.listening):
+            return None
+        if self._verify:
+            self._by_row = _by_row(head, args[0])
+        if self._aside:
             return None
         rows = self._finished_states(args[0])
         return (torch.cat([rows, args[0]], dim=1), *args[1:])
 
-    def _append_product(self, head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not (self._running and self.listening):
+    def _append_products(self, head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if not (self._running and self.listening and self._aside):
             return None
-        # forward, not call: no lens may stack its rows into this product.
-        return torch.cat([output, head.forward(self._finished_states(args[0]))], dim=1)
+        rows = self._finished_states(args[0])
+        # forward, not call: no lens may stack its rows into these products.
+        if self._by_row:
+            return torch.cat([output, head.forward(rows)], dim=1)
+        before = args[0][:, :-1]
+        products = [head.forward(torch.cat([before, row[:, None]], dim=1))[:, -1:] for row in rows.unbind(1)]
+        return torch.cat([output, *products], dim=1)
+
+    @property
+    def _aside(self) -> bool:
+        """Whether the layers stay out of the product that makes the model's own logits."""
+        return self.exact or not self._by_row
 
     def _strip(self, _owner: nn.Module, _args: Any, output: Any) -> Any:
         if not (self._running and self.listening):
@@ -211,7 +244,7 @@ class LogitLens:
         logits = logits_of(output)
         cut, own = (
             (slice(-self._rows, None), slice(None, -self._rows))
-            if self.exact
+            if self._aside
             else (slice(None, self._rows), slice(self._rows, None))
         )
         self._lens_logits = logits[:, cut]
@@ -262,6 +295,20 @@ class LogitLens:
                 f"{name}: the last block read through the lens differs from the model's own logits by "
                 f"{off:.3g} (allowed {allowed:.3g}), so no layer can be trusted. {BY_HAND}"
             )
+
+
+def _places(parts: Anatomy) -> dict[str, nn.Module]:
+    """The parts under their names in the owner; parts that are passed by hand may lie elsewhere."""
+    names = {module: name for name, module in parts.owner.named_modules()}
+    return {names[part]: part for part in (*parts.blocks, *parts.tail, parts.head) if part in names}
+
+
+def _by_row(head: nn.Module, states: Tensor) -> bool:
+    """Whether a head says the same of the last of these states beside a much larger one."""
+    state = states[:, -1:]
+    beside = head.forward(torch.cat([30 * state, state], dim=1))[:, -1:]
+    off, allowed = apart(beside, head.forward(state))
+    return off <= allowed
 
 
 class BlockDidNotRunError(RuntimeError):

@@ -113,8 +113,9 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._closed = False
         self._busy = threading.Lock()
         self._call: Call | None = None
-        intercept.attach(model, self)
-        self._restore = weakref.finalize(self, _detach_gone, weakref.ref(model))
+        self._generates = intercept.generating(model)  # merging an adapter ends the wrapper, not the model
+        intercept.attach(self._generates, self)
+        self._restore = weakref.finalize(self, _detach_gone, weakref.ref(self._generates))
 
     def __call__(self, input_ids: LongTensor, scores: FloatTensor) -> FloatTensor:
         """Called by generate with `scores` `[rows, vocab]`.
@@ -159,7 +160,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         """Takes everything off the model again; the processor cannot be used afterwards."""
         self._closed = True
         self._restore.detach()
-        intercept.detach(self.model, self)
+        intercept.detach(self._generates, self)
         self._call = None
 
     def __enter__(self) -> Self:

@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .anatomy import Anatomy
@@ -71,6 +72,9 @@ def _in_this_thread(states: Tensor) -> Any:
     mine = threading.get_ident()
 
     def replace(_head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        return (states.to(args[0].device), *args[1:]) if threading.get_ident() == mine else None
+        if threading.get_ident() != mine:
+            return None
+        # Beside the positions that it stood beside: a quantised head may choose one scale for all of them.
+        return (torch.cat([args[0][:, :-1], states.to(args[0].device)], dim=1), *args[1:])
 
     return replace
