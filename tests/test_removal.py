@@ -6,9 +6,9 @@ import pytest
 import torch
 from families import FAMILIES, Family, gemma2, llava
 from more_families import MORE_FAMILIES, anatomy, idefics, mild, pix2struct
-from reference import cache_error, reference
 from test_skip_families import NOISE, best, over
 
+from benchmarks.conformance.reference import cache_error, reference
 from mutation_decode import Detector, MutationLogitsProcessor, Skip
 
 ROWS = (0, 1, 2)
@@ -36,9 +36,11 @@ def check(family: Family, layers: tuple[int, ...], **arguments: Any) -> None:
     length = read.get("decoder_input_ids", read.get("input_ids")).shape[1]
     everywhere = torch.zeros(len(ROWS), length, trace.js.shape[-1], dtype=torch.bool)
     everywhere[:, :, list(layers)] = True
-    want = reference(family, ROWS, trace.tokens, everywhere).logits
-    answer_only = reference(family, ROWS, trace.tokens, everywhere[:, -trace.tokens.shape[1] :]).logits
-    plain = reference(family, ROWS, trace.tokens, everywhere & False).logits
+    want = reference(family, anatomy(family), ROWS, trace.tokens, everywhere).logits
+    answer_only = reference(
+        family, anatomy(family), ROWS, trace.tokens, everywhere[:, -trace.tokens.shape[1] :]
+    ).logits
+    plain = reference(family, anatomy(family), ROWS, trace.tokens, everywhere & False).logits
     if "decoder_input_ids" not in read:
         assert (answer_only - want).abs().max() > 1e-3, "the prompt makes no difference, so it was not tested"
     assert (plain - want).abs().amax(dim=-1).min() > 1e-2
@@ -76,7 +78,7 @@ def test_a_set_left_out_at_every_token_is_the_identity_there(family: Family) -> 
     trace = processor.trace
     assert trace is not None
     assert trace.skipped.any(-1).all(), "the first token too"
-    want = reference(family, ROWS, trace.tokens, trace.skipped)
+    want = reference(family, anatomy(family), ROWS, trace.tokens, trace.skipped)
     torch.testing.assert_close(torch.stack(out.logits, dim=1), want.logits, atol=NOISE, rtol=0)
     assert cache_error(out.past_key_values, want) <= NOISE
     assert not torch.equal(family.answers(*ROWS), trace.tokens)

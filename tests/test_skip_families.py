@@ -19,9 +19,9 @@ from more_families import (
     qwen3_next,
     qwen3_vl,
 )
-from reference import Reference, cache_error, leave_out, reference
 from torch import Tensor
 
+from benchmarks.conformance.reference import Reference, cache_error, leave_out, reference
 from mutation_decode import MutationLogitsProcessor, rerun, rollback
 
 ALL = (*FAMILIES, *MORE_FAMILIES)
@@ -96,9 +96,9 @@ def check(
     family: Family, logits: Tensor, answers: Tensor, skipped: Tensor, rows: Sequence[int] = ROWS
 ) -> Reference:
     """Compares the logits of generate with the reference, and the reference with nothing left out."""
-    want = reference(family, rows, answers, skipped)
+    want = reference(family, anatomy(family), rows, answers, skipped)
     torch.testing.assert_close(logits, want.logits, atol=NOISE, rtol=0)
-    plain = reference(family, rows, answers, torch.zeros_like(skipped))
+    plain = reference(family, anatomy(family), rows, answers, torch.zeros_like(skipped))
     changed = (want.logits - plain.logits).abs().amax(dim=-1)
     assert changed[skipped.any(dim=-1)].min() > 1e-2, "leaving blocks out does nothing, so it was not tested"
     return want
@@ -178,7 +178,7 @@ def test_the_reference_is_generate_with_the_same_blocks_hooked_out_step_by_step(
     with Steps(parts.owner) as steps, leave_out(parts, lambda block: planned[:, steps.now, None, block]):
         out = family.generate(*ROWS, **FULL)
     answers = out.sequences[:, -TOKENS:]
-    want = reference(family, ROWS, answers, planned)
+    want = reference(family, anatomy(family), ROWS, answers, planned)
     torch.testing.assert_close(torch.stack(out.logits, dim=1), want.logits, atol=NOISE, rtol=0)
     assert torch.equal(best(family, want.logits), answers)
     assert cache_error(out.past_key_values, want) <= NOISE
@@ -262,7 +262,7 @@ def test_five_thousand_tokens_agree_with_the_reference_token_for_token() -> None
                 out = family.generate(*rows, logits_processor=[processor], **FULL, max_new_tokens=length)
             trace = processor.trace
             assert trace is not None
-            want = reference(family, rows, trace.tokens, trace.skipped)
+            want = reference(family, anatomy(family), rows, trace.tokens, trace.skipped)
             assert torch.equal(best(family, want.logits), trace.tokens)
             assert cache_error(out.past_key_values, want) <= 1e-4
             tokens += trace.tokens.numel()

@@ -7,15 +7,26 @@ prompt is the old prompt and the answer, so that masks and positions are those t
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from families import Family
-from more_families import anatomy
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
 from mutation_decode import Anatomy
+
+
+class Prompted(Protocol):
+    """A model and its prompts."""
+
+    @property
+    def model(self) -> Any:
+        """A transformers model."""
+        ...
+
+    def batch(self, *rows: int, suffix: Tensor | None = None) -> dict[str, Tensor]:
+        """Inputs for these prompts, each followed by its row of ``suffix``."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,20 +44,22 @@ class Reference:
     read: Tensor
 
 
-def reference(family: Family, rows: Sequence[int], answers: Tensor, skipped: Tensor) -> Reference:
+def reference(
+    family: Prompted, parts: Anatomy, rows: Sequence[int], answers: Tensor, skipped: Tensor
+) -> Reference:
     """Runs the model once over these prompts and their answers, with blocks left out.
 
     Args:
+        parts: where the blocks are.
         rows: which prompts.
         answers: `[rows, tokens]` what was generated for them.
         skipped: `[rows, tokens, L]` bool, where a block is the identity: its output at the position that
             predicts that token becomes its input there.
     """
     inputs = family.batch(*rows, suffix=answers[:, :-1])
-    parts = anatomy(family)
     with leave_out(parts, lambda block: skipped[:, :, block]), _all_logits(parts) as logits:
         out = family.model.generate(
-            **inputs, **_cache(family), max_new_tokens=1, do_sample=False, return_dict_in_generate=True
+            **inputs, **_cache(family.model), max_new_tokens=1, do_sample=False, return_dict_in_generate=True
         )
     assert len(logits) == 1, "one forward"
     if "decoder_input_ids" in inputs:
@@ -151,9 +164,9 @@ def _least(layer: Any, length: int) -> int:
     return layer.max_cache_len if hasattr(layer, "max_cache_len") else layer.sliding_window - 1
 
 
-def _cache(family: Family) -> dict[str, Any]:
+def _cache(model: Any) -> dict[str, Any]:
     """A cache that forgets nothing, where the model's own would keep a window only."""
-    kinds = getattr(family.model.config.get_text_config(decoder=True), "layer_types", None) or ()
+    kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
     return {"past_key_values": DynamicCache()} if "sliding_attention" in kinds else {}
 
 

@@ -1,0 +1,1 @@
+"""Every model type of transformers in miniature: can its layers be read, can blocks be left out?"""

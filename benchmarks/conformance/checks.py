@@ -1,0 +1,224 @@
+"""The checks that one model type has to pass, each against the model itself without the library."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.conformance.kinds import ROWS
+from benchmarks.conformance.reference import cache_error, leave_out, reference
+from benchmarks.conformance.subject import Subject
+from mutation_decode import Anatomy, Contrast, Detector, LogitLens, Mutations, Readout
+from mutation_decode import MutationLogitsProcessor as Processor
+
+NOISE = 1e-5
+"""How far logits up to about 5 may be apart: the models' own noise between a prompt and single steps."""
+
+TOKENS = 6
+ALL = tuple(range(ROWS))
+
+
+class CheckError(Exception):
+    """What differs, and by how much."""
+
+
+class AtRandom:
+    """Leaves random blocks out of random rows and tokens."""
+
+    always = True
+
+    def __init__(self) -> None:
+        self.random = torch.Generator().manual_seed(5)
+
+    def readouts(self, depth: int) -> tuple[int, ...]:
+        """It needs none of the layers."""
+        return ()
+
+    def skips(self, readout: Readout, mutations: Mutations) -> Tensor:
+        """``[rows, L]`` three blocks in ten at three quarters of the tokens, and never all of them."""
+        rows = readout.logits.shape[0]
+        skips = torch.rand(rows, readout.depth, generator=self.random) < 0.3
+        skips &= torch.rand(rows, 1, generator=self.random) < 0.75
+        skips[:, 0] &= ~skips.all(dim=-1)
+        return skips
+
+
+def find_parts(subject: Subject) -> tuple[Anatomy, str]:
+    """The parts of the model, and what they were found with. Raises: ValueError if they are refused."""
+    try:
+        return Anatomy.of(subject.model), ""
+    except ValueError:
+        return Anatomy.of(subject.model, subject.batch(0)), "parts found with an example input"
+
+
+def picture_matters(subject: Subject) -> None:
+    """The miniature itself: a model that does not look at its picture would test nothing with it."""
+    inputs = subject.batch(0)
+    ids = inputs.get("input_ids", torch.zeros(1, 1))
+    if not subject.kind.inputs((0,), ids):
+        return
+    other = subject.batch(0) | subject.kind.inputs((1,), ids)
+    settings = {
+        "max_new_tokens": 1,
+        "do_sample": False,
+        "output_logits": True,
+        "return_dict_in_generate": True,
+    }
+    with torch.no_grad():
+        one, two = (subject.model.generate(**x, **settings).logits[0] for x in (inputs, other))
+    if not (one - two).abs().max() > 1e-4:
+        raise CheckError("its miniature gives the same logits for another picture")
+
+
+def last_block(subject: Subject, parts: Anatomy) -> None:
+    """The last block, finished, gives the model's own logits: for the prompt and three tokens after it."""
+    states: list[Tensor] = []
+    found: list[float] = []
+
+    def keep(_block: Any, _args: Any, output: Any) -> None:
+        states.append(output if isinstance(output, Tensor) else output[0])
+
+    def compare(_head: Any, _args: Any, output: Tensor) -> None:
+        own = parts.head.forward(parts.finish(states[-1][:, -1:]))[:, -1]
+        found.append(float((own - output[:, -1]).abs().max()))
+
+    handles = [parts.blocks[-1].register_forward_hook(keep), parts.head.register_forward_hook(compare)]
+    try:
+        subject.generate(*ALL, max_new_tokens=4)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if len(found) != 4 or not max(found) <= NOISE:
+        raise CheckError(
+            f"the last block read with the head is {max(found, default=1):.1g} off its own logits"
+        )
+
+
+def readouts(subject: Subject, parts: Anatomy) -> None:
+    """A readout is what the model itself says when all blocks after it are the identity."""
+    depth = parts.depth
+    for number in (depth - 1, depth // 2):
+        lens = LogitLens(subject.model, readouts=[number], anatomy=parts)
+        with torch.no_grad(), lens, reading(parts, lens) as read:
+            subject.generate(*ALL, max_new_tokens=1)
+        after = torch.arange(depth)[None, None].expand(len(ALL), 1, -1) >= number
+        with leave_out(parts, partial(_of, after)):
+            want = subject.generate(*ALL, max_new_tokens=1).logits[0]
+        off = float((read[0].logits[:, 0] - want).abs().max())
+        if not off <= NOISE:
+            raise CheckError(f"readout {number} is {off:.1g} off what the model says without later blocks")
+
+
+def _of(skipped: Tensor, block: int) -> Tensor:
+    return skipped[:, :, block]
+
+
+@contextmanager
+def reading(parts: Anatomy, lens: LogitLens) -> Iterator[list[Readout]]:
+    """The readouts of the forwards inside."""
+    read: list[Readout] = []
+    handle = parts.owner.register_forward_hook(lambda *_: read.append(lens.take()))
+    try:
+        yield read
+    finally:
+        handle.remove()
+
+
+def hooked(subject: Subject, parts: Anatomy) -> None:
+    """A processor that reads every layer and never acts leaves tokens and logits as they are."""
+    plain = subject.generate(*ALL)
+    for exact in (False, True):
+        with Processor(
+            subject.model,
+            Contrast(alpha=0),
+            detector=Detector(threshold=0.0),
+            trace=True,
+            exact=exact,
+            anatomy=parts,
+        ) as processor:
+            out = subject.generate(*ALL, logits_processor=[processor])
+        same(plain, out, "contrast with alpha 0", 0.0 if exact else NOISE)
+
+
+def acts(subject: Subject, parts: Anatomy) -> None:
+    """Contrast is in effect, and is what its formula says of the readouts: tested on families elsewhere."""
+    plain = subject.generate(*ALL)
+    with Processor(
+        subject.model, Contrast(alpha=5.0, beta=0.0), detector=Detector(threshold=0.0), anatomy=parts
+    ) as processor:
+        out = subject.generate(*ALL, logits_processor=[processor])
+    if torch.equal(plain.sequences, out.sequences):
+        raise CheckError("contrast with alpha 5 changes no token")
+
+
+def same(one: Any, other: Any, what: str, allowed: float) -> None:
+    """Two results of generate. Raises: CheckError if they differ."""
+    if not torch.equal(one.sequences, other.sequences):
+        raise CheckError(f"{what} changes tokens")
+    off = max(float((x - y).abs().max()) for x, y in zip(one.logits, other.logits, strict=True))
+    if not off <= allowed:
+        raise CheckError(f"{what} moves logits by {off:.1g}")
+
+
+def alone(subject: Subject, parts: Anatomy) -> str:
+    """A row decodes the same alone and in a left-padded batch.
+
+    Returns: a note where plain generate itself does not.
+    """
+    with Processor(subject.model, Contrast(), detector=Detector(threshold=0.0), anatomy=parts) as processor:
+        for arguments in ({}, {"logits_processor": [processor]}):
+            batch = subject.generate(*ALL, **arguments)
+            for row in ALL:
+                single = subject.generate(row, **arguments)
+                off = max(
+                    float((x[row] - y[0]).abs().max())
+                    for x, y in zip(batch.logits, single.logits, strict=True)
+                )
+                if off <= NOISE:
+                    continue
+                if not arguments:
+                    return f"plain generate itself gives row {row} other logits in a batch (by {off:.1g})"
+                raise CheckError(f"row {row} has other logits in a batch than alone (by {off:.1g})")
+    return ""
+
+
+def skip(subject: Subject, parts: Anatomy) -> str:
+    """Random blocks left out of random rows and tokens, against one forward from scratch.
+
+    Returns: a note where the first token is left alone.
+    """
+    with Processor(subject.model, AtRandom(), detector=None, trace=True, anatomy=parts) as processor:
+        out = subject.generate(*ALL, logits_processor=[processor])
+    assert processor.trace is not None
+    answers, skipped = processor.trace.tokens, processor.trace.skipped
+    if not skipped[:, 1:].any():
+        raise CheckError("no block was left out")
+    want = reference(subject, parts, ALL, answers, skipped)
+    plain = reference(subject, parts, ALL, answers, torch.zeros_like(skipped))
+    logits = torch.stack(out.logits, dim=1).float()
+    off, moved = (logits - want.logits).abs().max(), (plain.logits - want.logits).abs().max()
+    noise = (torch.stack(subject.generate(*ALL).logits, dim=1)[:, 0] - plain.logits[:, 0]).abs().max()
+    if not off <= NOISE + float(noise):
+        raise CheckError(f"skip is {off:.1g} off a forward from scratch without those blocks")
+    if not moved > 1e-3:
+        raise CheckError(f"leaving blocks out moves no logit by more than {moved:.1g}, so nothing was tested")
+    wrong = cache_error(out.past_key_values, want)
+    if not wrong <= NOISE:
+        raise CheckError(f"after skip the cache is {wrong:.1g} off that of a forward without those blocks")
+    return "" if skipped[:, 0].any() else "skip leaves the first token alone"
+
+
+def closed(subject: Subject, before: Any) -> None:
+    """Afterwards generate is that of the untouched model, bit for bit, and no hook is left."""
+    same(before, subject.generate(*ALL), "a processor that was closed", 0.0)
+    left = [
+        name
+        for name, module in subject.model.named_modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+        if hook.__module__.startswith("mutation_decode")
+    ]
+    if left or "generate" in vars(subject.model):
+        raise CheckError(f"something is left on the model: {', '.join(left) or 'generate'}")

@@ -1,0 +1,1 @@
+"""The model types, grouped by how they take pictures."""
