@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .agreement import tolerance
+from .uncompiled import uncompiled
 
 BY_HAND = (
     "Pass the parts by hand: anatomy=Anatomy(blocks=..., tail=..., head=..., owner=...), "
@@ -92,9 +93,10 @@ def probe_inputs(owner: nn.Module) -> dict[str, Tensor]:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """A forward of ours leaves no gradient and does not move the random state."""
+    """A forward of ours leaves no gradient, does not move the random state and is not a compiled one."""
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    with torch.no_grad(), torch.random.fork_rng(devices=sorted(i for i in devices if i is not None)):
+    gpus = sorted(i for i in devices if i is not None)
+    with uncompiled(model), torch.no_grad(), torch.random.fork_rng(devices=gpus):
         yield
 
 

@@ -26,6 +26,7 @@ from .removal import Removal
 from .rerun import Rerun
 from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Skip, Strategy
 from .trace import Recorder, Trace
+from .uncompiled import compiled_parts
 
 
 class MutationLogitsProcessor(LogitsProcessor):
@@ -110,6 +111,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._watched = watched
         self._tracing = bool(trace)
         self._warned = False
+        self._told = False
         self._closed = False
         self._busy = threading.Lock()
         self._call: Call | None = None
@@ -210,6 +212,17 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{type(self).__name__}s of this call would read; use one of them at a time."
             )
 
+    def _tell_of_compiling(self, call: GenerateCall) -> None:
+        wished = call.setting("compile_config") is not None or compiled_parts(self.model)
+        if wished and not self._told:
+            self._told = True
+            warnings.warn(
+                f"a compiled graph does not show its layers: calls that use this {type(self).__name__} run "
+                f"the model as it was before torch.compile; other calls stay compiled.",
+                UserWarning,
+                stacklevel=6,
+            )
+
     def _changed(self) -> AbstractContextManager[None]:
         if isinstance(self._change, Rerun):
             return self._change.deciding(self._decide)
@@ -230,6 +243,7 @@ class MutationLogitsProcessor(LogitsProcessor):
                 call, for_tokens=self._change is not None and not getattr(self.strategy, "prompt", False)
             )
             self._refuse_beside_others(call)
+            self._tell_of_compiling(call)
             with self._lens as lens, self._changed():
                 recorder = Recorder(self._divergence) if self._tracing else None
                 self._call = Call(lens, recorder, end_tokens(call))

@@ -44,15 +44,6 @@ def _offloaded(call: GenerateCall) -> bool:
     return str(call.setting("cache_implementation")).startswith("offloaded")
 
 
-def _compiled(call: GenerateCall) -> bool:
-    full = bool(getattr(call.setting("compile_config"), "fullgraph", False))
-    return full or any(
-        getattr(m, "_compiled_call_impl", None) is not None
-        or hasattr(m.forward, "_torchdynamo_orig_callable")
-        for m in call.model.modules()
-    )
-
-
 def _right_padded(call: GenerateCall) -> bool:
     if getattr(getattr(call.model, "config", None), "is_encoder_decoder", False):
         return False  # the mask is the encoder's; the decoder starts from one token
@@ -92,6 +83,4 @@ REASONS_AGAINST_SKIP: dict[str, Callable[[GenerateCall], bool]] = {
     "leave cache_implementation out, or use Contrast.": _offloaded,
     "prompts in pieces (prefill_chunk_size) end in positions that predict nothing, and Skip would act "
     "there; leave prefill_chunk_size out, or use Contrast.": _given("prefill_chunk_size"),
-    "the model is compiled: which blocks are left out depends on the data, which a compiled graph cannot "
-    "follow; pass the model from before torch.compile, no compile_config, or use Contrast.": _compiled,
 }

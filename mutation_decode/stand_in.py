@@ -13,9 +13,9 @@ class _PerThread:
 
     lock = threading.Lock()
 
-    def __init__(self, module: nn.Module) -> None:
-        self.before = module.__dict__.get("forward")
-        self.plain = module.forward
+    def __init__(self, module: nn.Module, name: str) -> None:
+        self.before = module.__dict__.get(name)
+        self.plain = self.__wrapped__ = getattr(module, name)  # generate looks at a forward's signature
         self.of: dict[int, Callable[..., Any]] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -24,20 +24,21 @@ class _PerThread:
 
 @contextmanager
 def standing_in(
-    module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]]
+    module: nn.Module, make: Callable[[Callable[..., Any]], Callable[..., Any]], name: str = "forward"
 ) -> Iterator[None]:
     """Another function in place of a module's forward, on this instance and in this thread only.
 
     Args:
         make: is given the forward that was there, and returns the one to use.
+        name: another attribute that the module is called by.
     """
     me = threading.get_ident()
     with _PerThread.lock:
-        there = module.__dict__.get("forward")
-        stand_in = there if isinstance(there, _PerThread) else _PerThread(module)
+        there = module.__dict__.get(name)
+        stand_in = there if isinstance(there, _PerThread) else _PerThread(module, name)
         outer = stand_in.of.get(me)
         stand_in.of[me] = make(outer or stand_in.plain)
-        module.forward = stand_in
+        module.__dict__[name] = stand_in
     try:
         yield
     finally:
@@ -47,6 +48,14 @@ def standing_in(
             else:
                 stand_in.of[me] = outer
             if not stand_in.of and stand_in.before is None:
-                del module.forward
+                del module.__dict__[name]
             elif not stand_in.of:
-                module.__dict__["forward"] = stand_in.before
+                module.__dict__[name] = stand_in.before
+
+
+def standing(module: nn.Module, name: str = "forward") -> Any:
+    """What the module is called by in this thread, as of now."""
+    there = module.__dict__.get(name)
+    if isinstance(there, _PerThread):
+        return there.of.get(threading.get_ident(), there.plain)
+    return getattr(module, name)

@@ -20,8 +20,9 @@ MAY_IMPORT = {
     "gate": {"detection", "readout"},
     "agreement": set(),
     "stand_in": set(),
-    "anatomy": {"agreement", "transformers"},
-    "lens": {"agreement", "anatomy", "readout"},
+    "uncompiled": {"stand_in"},
+    "anatomy": {"agreement", "transformers", "uncompiled"},
+    "lens": {"agreement", "anatomy", "readout", "uncompiled"},
     "rollback": {"transformers"},
     "last_position": {"rollback", "transformers"},
     "replay": {"anatomy", "lens", "stand_in"},
@@ -47,6 +48,7 @@ MAY_IMPORT = {
         "strategy",
         "trace",
         "transformers",
+        "uncompiled",
     },
     "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
 }
@@ -87,6 +89,8 @@ def test_the_lower_line_knows_nothing_of_mutations() -> None:
         "removal",
         "trace",
         "intercept",
+        "stand_in",
+        "uncompiled",
     )
     for module in lower:
         assert not imported(module) & MUTATIONS

@@ -9,7 +9,6 @@ from more_families import chameleon
 from test_refusals import Counts
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
-from transformers.generation import CompileConfig
 
 from mutation_decode import Anatomy, Contrast, Detector, MutationLogitsProcessor, Skip
 
@@ -35,7 +34,6 @@ def strange_cache() -> DynamicCache:
         ),
         ({"generation_config": GenerationConfig(use_cache=False)}, "without a KV cache"),
         ({"prefill_chunk_size": 4}, "prompts in pieces.*leave prefill_chunk_size out"),
-        ({"compile_config": CompileConfig(fullgraph=True)}, "the model is compiled.*no compile_config"),
         (
             {"cache_implementation": "offloaded"},
             "an offloaded cache moves a block.s keys away.*leave cache_implementation",
@@ -88,18 +86,6 @@ def test_law_9_what_a_set_known_beforehand_can_do(one: Family) -> None:
         want = one.answers(0, 1, **use)
         assert torch.equal(one.answers(0, 1, use_cache=False, **use), want)
         assert torch.equal(one.answers(0, 1, past_key_values=strange_cache(), **use), want)
-
-
-def test_law_9_a_model_that_was_compiled_by_hand(one: Family) -> None:
-    with MutationLogitsProcessor(one.model, Skip(layers=[3])) as processor:
-        want = one.answers(0, 1, logits_processor=[processor])
-        one.model.forward = torch.compile(one.model.forward, fullgraph=True)
-        try:
-            with pytest.raises(ValueError, match=r"the model is compiled.*from before torch\.compile"):
-                one.generate(0, logits_processor=[processor])
-        finally:
-            del one.model.forward
-        assert torch.equal(one.answers(0, 1, logits_processor=[processor]), want)
 
 
 def test_law_9_beside_another_processor_of_ours(one: Family) -> None:
