@@ -57,7 +57,7 @@ class Subject:
 
 
 def model_class(name: str) -> Any:
-    """The class that transformers loads for a model type; for one of text, that for causal language models."""
+    """The class that transformers loads for a model type; of text, that of causal language models."""
     names = {**MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}[name]
     return getattr(transformers, names if isinstance(names, str) else names[0])
 
