@@ -1,65 +1,63 @@
 """One model type through all checks, to what is written about it."""
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+import torch
+import transformers
 
 from benchmarks.conformance import checks
 from benchmarks.conformance.kinds import ROWS, Kind
+from benchmarks.conformance.outcome import PASS, Outcome
 from benchmarks.conformance.subject import build
+from benchmarks.conformance.types import KINDS
 
-PASS = "pass"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of a model type.
-
-    Attributes:
-        contrast: "pass", or why its layers cannot be read; then nothing else was tried.
-        skip: "pass", or why blocks cannot be left out.
-        notes: what holds beside that.
-    """
-
-    contrast: str
-    skip: str
-    notes: tuple[str, ...] = ()
+UNKNOWN = Kind(without_pictures="how it takes them is not written down here")
 
 
-def conform(name: str, kind: Kind) -> Outcome:
+def conform(name: str) -> Outcome:
     """Builds a miniature of a model type, and puts it through the checks."""
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    return of_kind(name, KINDS.get(name, UNKNOWN))
+
+
+def of_kind(name: str, kind: Kind) -> Outcome:
+    """What comes of a model type with these settings."""
+    notes = [f"without pictures: {kind.without_pictures}"] if kind.without_pictures else []
+
+    def neither(why: str) -> Outcome:
+        return Outcome(why, why, tuple(notes))
+
     try:
         subject = build(name, kind)
     except Exception as error:
-        why = f"cannot be built: {said(error)}"
-        return Outcome(why, why)
+        return neither(f"cannot be built: {said(error)}")
     if not callable(getattr(subject.model, "generate", None)):
-        why = f"{type(subject.model).__name__} has no generate"
-        return Outcome(why, why)
-    notes: list[str] = [f"without pictures: {kind.without_pictures}"] if kind.without_pictures else []
+        return neither(f"{type(subject.model).__name__} has no generate")
     try:
         checks.picture_matters(subject)
         before = subject.generate(*range(ROWS))
     except Exception as error:
-        why = f"does not generate: {said(error)}"
-        return Outcome(why, why)
+        return neither(f"does not generate: {said(error)}")
 
-    def outcome(*what: Callable[..., Any]) -> str:
+    def passed(*what: Callable[..., Any]) -> str:
         try:
             parts, how = checks.find_parts(subject)
-            for check in what:
-                notes.extend(note for note in (check(subject, parts),) if note)
+            told = [how, *(check(subject, parts) for check in what)]
             checks.closed(subject, before)
         except Exception as error:
             return said(error)
-        notes.extend([how] if how and how not in notes else [])
+        notes.extend(note for note in told if note and note not in notes)
         return PASS
 
-    contrast = outcome(checks.last_block, checks.readouts, checks.hooked, checks.acts, checks.alone)
-    return Outcome(contrast, outcome(checks.skip), tuple(notes))
+    contrast = passed(checks.last_block, checks.readouts, checks.hooked, checks.acts, checks.alone)
+    return Outcome(contrast, passed(checks.skip), tuple(notes))
 
 
 def said(error: BaseException) -> str:
-    """What an error says, in one line; the kind of error too, unless it was raised for people to read."""
+    """What an error says, in one line; its kind too, unless it was raised for people to read."""
     text = " ".join(str(error).split())
     return text if isinstance(error, checks.CheckError) else f"{type(error).__name__}: {text}"

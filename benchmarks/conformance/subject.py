@@ -56,10 +56,10 @@ class Subject:
             return self.model.generate(**self.batch(*rows), return_dict_in_generate=True, **arguments)
 
 
-def model_class(name: str) -> Any:
+def class_name(name: str) -> str:
     """The class that transformers loads for a model type; of text, that of causal language models."""
     names = {**MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}[name]
-    return getattr(transformers, names if isinstance(names, str) else names[0])
+    return names if isinstance(names, str) else names[0]
 
 
 def build(name: str, kind: Kind) -> Subject:
@@ -68,7 +68,7 @@ def build(name: str, kind: Kind) -> Subject:
     Raises:
         ValueError: if it is not small.
     """
-    config, made = shrink(CONFIG_MAPPING[name], kind.config), model_class(name)
+    config, made = shrink(CONFIG_MAPPING[name], kind.config), getattr(transformers, class_name(name))
     with torch.device("meta"):
         size = sum(parameter.numel() for parameter in made(config).parameters())
     if size > LARGEST:
