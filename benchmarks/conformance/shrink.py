@@ -76,10 +76,10 @@ def _small(values: Mapping[str, Any], path: str, spare: Iterator[int]) -> dict[s
     depth = next((values[name] for name in ("num_hidden_layers", "n_layer") if values.get(name)), 0)
     small: dict[str, Any] = {}
     for name, value in values.items():
+        if name in ("dtype", "torch_dtype", "per_layer_config") or _one_a_block(value, depth):
+            continue  # the class works it out
         if isinstance(value, Mapping) and _is_config(name):
             small[name] = _small(value, f"{path}.{name}", spare)
-        elif name in ("dtype", "torch_dtype", "per_layer_config") or _one_a_block(value, depth):
-            continue  # the class works it out
         elif isinstance(value, int) and not isinstance(value, bool):
             small[name] = _number(name, value, path, spare)
         else:
