@@ -158,6 +158,13 @@ class MutationLogitsProcessor(LogitsProcessor):
         call.note(decision, acts, self._watched, input_ids)
         return cast(FloatTensor, torch.where(acts[:, None], moved, scores))
 
+    def __reduce__(self) -> Any:
+        """Refuses to be copied or pickled, alone or as an attribute of something else."""
+        raise TypeError(
+            f"a {type(self).__name__} belongs to its model and cannot be copied or saved; build one for the "
+            f"model that needs it."
+        )
+
     def close(self) -> None:
         """Takes everything off the model again; the processor cannot be used afterwards."""
         self._closed = True

@@ -2,17 +2,17 @@
 
 import copy
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from families import Family, ours_on
+from oracles import ALWAYS, bare, hooked_out
 from torch import Tensor, nn
 
-from mutation_decode import Anatomy, Contrast, Detector, MutationDecoder, MutationLogitsProcessor, Skip
+from mutation_decode import Anatomy, Contrast, MutationDecoder, MutationLogitsProcessor, Skip
 
 peft = pytest.importorskip("peft")
 # peft asks transformers for a name that it has renamed.
@@ -31,11 +31,6 @@ LATER = pytest.mark.parametrize(
     ],
     ids=["adapter-on-head", "head-of-its-own", "norm-of-its-own"],
 )
-
-
-def bare(family: Family) -> Family:
-    """The same family with a model that may be changed."""
-    return replace(family, model=copy.deepcopy(family.model))
 
 
 def adapted(model: Any, **knobs: Any) -> Any:
@@ -173,19 +168,6 @@ def test_copies_are_free_and_a_wrapper_that_is_gone_leaves_nothing(other: Family
     assert {"generate", "generate_batch"} & set(family.model.__dict__) == set()
 
 
-@contextmanager
-def hooked_out(blocks: tuple[nn.Module, ...]) -> Iterator[None]:
-    """Makes blocks the identity at the last position of every forward, without the library."""
-
-    def identity(_block: Any, args: Any, output: Any) -> Tensor:
-        return torch.cat([output[:, :-1], args[0][:, -1:]], dim=1)
-
-    with ExitStack() as stack:
-        for block in blocks:
-            stack.callback(block.register_forward_hook(identity).remove)
-        yield
-
-
 def prefix(model: Any) -> Any:
     config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
     return peft.get_peft_model(model, config)
@@ -210,7 +192,7 @@ def test_learned_prefixes(other: Family, learned: Callable[[Any], Any]) -> None:
         want = said(family, wrapped)
     assert not torch.equal(want, plain)
     for strategy in (Skip(layers=[2, 5]), Skip(layers=[2, 5], gated=True)):
-        always = replace(family, detector=Detector(threshold=0.0))
+        always = replace(family, detector=ALWAYS)
         assert torch.equal(treated(always, wrapped, strategy), want)
     assert not torch.equal(treated(family, wrapped, CONTRAST), plain)
     assert torch.equal(treated(family, wrapped, Contrast(alpha=0)), plain)
