@@ -9,7 +9,7 @@ output has to be what entered the head. A model that does not pass is refused, n
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .agreement import tolerance
+from .states import ONE_STATE, States, Tail, first_tensor, more_than_one
 from .uncompiled import uncompiled
 
 BY_HAND = (
@@ -31,17 +32,20 @@ class Anatomy:
 
     Attributes:
         blocks: the decoder blocks, in order; L of them.
-        tail: the modules between the last block and the head, applied one after the other.
+        tail: the modules (or other functions of states) between the last block and the head, applied one
+            after the other.
         head: the unembedding.
         owner: the model that calls the head, and returns the logits.
         scale: a factor between the tail and the head (1 in nearly every model).
+        states: how what passes between the blocks is read, where that is more than one state a position.
     """
 
     blocks: tuple[nn.Module, ...]
-    tail: tuple[nn.Module, ...]
+    tail: Tail
     head: nn.Module
     owner: nn.Module
     scale: float = 1.0
+    states: States = ONE_STATE
 
     @property
     def depth(self) -> int:
@@ -73,17 +77,31 @@ class Anatomy:
         if at_head is None:
             raise ValueError(f"{name}: its output embeddings did not run in a forward. {BY_HAND}")
         blocks, last = _blocks(owner, steps[:at_head])
-        tail = _tail(head, steps[last + 1 : at_head])
-        found = cls(blocks=blocks, tail=tail, head=head, owner=owner)
-        scale = _fit(found, steps[last].value, steps[at_head].value, name)
-        return found if scale == 1.0 else cls(blocks=blocks, tail=tail, head=head, owner=owner, scale=scale)
+        states, tail = more_than_one(owner, blocks) or (ONE_STATE, _tail(head, steps[last + 1 : at_head]))
+        found = cls(blocks=blocks, tail=tail, head=head, owner=owner, states=states)
+        return replace(found, scale=_fit(found, steps[last], steps[at_head].value, name))
+
+
+def refuse_more_than_one_state(parts: Anatomy) -> None:
+    """For what leaves blocks out.
+
+    Raises:
+        ValueError: if more passes between blocks than one state a position.
+    """
+    if parts.states is not ONE_STATE:
+        raise ValueError(
+            f"{type(parts.owner).__name__}: more than one state a position passes between its blocks, and "
+            f"Skip follows only one, so it cannot leave any out. Use Contrast."
+        )
 
 
 def probe_inputs(owner: nn.Module) -> dict[str, Tensor]:
     """Four ordinary tokens of text: no id that the configuration reserves for images, padding or the like."""
     config = getattr(owner, "config", None)
     reserved = set(_reserved_ids(config.to_dict())) if config is not None else set()
-    vocab = first_parameter(owner.get_input_embeddings()).shape[0]  # type: ignore[operator]
+    table = owner.get_input_embeddings()  # type: ignore[operator]
+    # A quantised table has no parameter, and not every table that has one counts its rows.
+    vocab = getattr(table, "num_embeddings", None) or first_parameter(table).shape[0]
     ids = [token for token in range(vocab) if token not in reserved][:4]
     device = first_parameter(owner).device
     tokens = torch.tensor([ids], device="cpu" if device.type == "meta" else device)
@@ -110,23 +128,6 @@ def works(steps: Callable[[], object], model: nn.Module) -> bool:
     return True
 
 
-def first_tensor(value: Any) -> Tensor:
-    """The states in what passes a module: the tensor itself, or the first one in a tuple or ModelOutput.
-
-    Raises:
-        TypeError: if there is none.
-    """
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, Mapping):
-        value = tuple(value.values())
-    if isinstance(value, tuple | list):
-        for item in value:
-            if isinstance(item, Tensor):
-                return item
-    raise TypeError(f"expected a tensor or a tuple with one, got {type(value).__name__}.")
-
-
 def tensors(value: Any) -> Iterator[Tensor]:
     """All tensors in nested tuples, lists and mappings."""
     if isinstance(value, Tensor):
@@ -149,27 +150,26 @@ class _Step:
     module: nn.Module
     enters: bool
     value: Tensor | None
+    call: tuple[tuple[Any, ...], dict[str, Any], Any]
 
 
 def _watch(owner: nn.Module, inputs: Mapping[str, Any]) -> list[_Step]:
     """Every entry into and return from a module during one forward, with the tensor that passed."""
     steps: list[_Step] = []
 
-    def note(module: nn.Module, enters: bool, value: Any) -> None:
+    def note(module: nn.Module, args: Any, kwargs: Any, *output: Any) -> None:
         try:
-            steps.append(_Step(module, enters, first_tensor(value).clone()))
+            value = first_tensor(output[0] if output else (*args, *kwargs.values())).clone()
         except TypeError:
-            steps.append(_Step(module, enters, None))
+            value = None
+        steps.append(_Step(module, not output, value, (args, kwargs, output[0] if output else None)))
 
     handles = [
         handle
         for module in owner.modules()
         for handle in (
-            module.register_forward_pre_hook(
-                lambda module, args, kwargs: note(module, True, args or tuple(kwargs.values())),
-                with_kwargs=True,
-            ),
-            module.register_forward_hook(lambda module, _args, output: note(module, False, output)),
+            module.register_forward_pre_hook(note, with_kwargs=True),
+            module.register_forward_hook(note, with_kwargs=True),
         )
     ]
     try:
@@ -239,13 +239,14 @@ def _tail(head: nn.Module, steps: list[_Step]) -> tuple[nn.Module, ...]:
     return tuple(tail)
 
 
-def _fit(found: Anatomy, last: Tensor | None, wanted: Tensor | None, name: str) -> float:
+def _fit(found: Anatomy, last: _Step, wanted: Tensor | None, name: str) -> float:
     """The factor (nearly always 1) that makes the finished last state what entered the head, or refuses."""
-    if last is None or wanted is None:
+    if last.value is None or wanted is None:
         raise ValueError(f"{name}: its last block or its head passes no tensor. {BY_HAND}")
     with undisturbed(found.owner):
         try:
-            mine = found.finish(last[:, -1:])[:, -1].to(wanted.device)
+            state = found.states.left(found.depth - 1, *last.call)
+            mine = found.finish(state[:, -1:])[:, -1].to(wanted.device)
         except Exception as error:
             raise ValueError(
                 f"{name}: the modules between its last block and its head "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .agreement import apart
-from .anatomy import BY_HAND, Anatomy, first_tensor, probe_inputs, undisturbed, works
+from .anatomy import BY_HAND, Anatomy, probe_inputs, undisturbed, works
 from .readout import Readout
 from .uncompiled import uncompiled
 
@@ -105,7 +105,7 @@ class LogitLens:
             put(parts.blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True))
         for number, block in enumerate(parts.blocks, start=1):
             if number in self.readouts:
-                put(block.register_forward_hook(self._keep_output(number)))
+                put(block.register_forward_hook(self._keep_output(number), with_kwargs=True))
         put(parts.head.register_forward_pre_hook(self._stack))
         put(parts.head.register_forward_hook(self._append_products))
         # Rows are cut off in the opposite order of putting them on, before any lens looks at the model's own.
@@ -200,13 +200,14 @@ class LogitLens:
 
     def _keep_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._running and self.listening:
-            self._states[0] = first_tensor(args or tuple(kwargs.values()))[:, -1].clone()
+            self._states[0] = self.anatomy.states.entered(args, kwargs)[:, -1].clone()
 
     def _keep_output(self, number: int) -> Any:
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
+        def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             # The last block's output is readout L, which the model makes itself; it is kept only to compare.
             if self._running and self.listening and (number < self.anatomy.depth or self._verify):
-                self._states[number] = first_tensor(output)[:, -1].clone()
+                state = self.anatomy.states.left(number - 1, args, kwargs, output)
+                self._states[number] = state[:, -1].clone()
 
         return keep
 
@@ -299,8 +300,9 @@ class LogitLens:
 
 def _places(parts: Anatomy) -> dict[str, nn.Module]:
     """The parts under their names in the owner; parts that are passed by hand may lie elsewhere."""
-    names = {module: name for name, module in parts.owner.named_modules()}
-    return {names[part]: part for part in (*parts.blocks, *parts.tail, parts.head) if part in names}
+    names = {id(module): name for name, module in parts.owner.named_modules()}
+    modules = [part for part in (*parts.blocks, *parts.tail, parts.head) if isinstance(part, nn.Module)]
+    return {names[id(part)]: part for part in modules if id(part) in names}
 
 
 def _by_row(head: nn.Module, states: Tensor) -> bool:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from .anatomy import Anatomy, first_tensor, probe_inputs, works
+from .anatomy import Anatomy, probe_inputs, refuse_more_than_one_state, works
 from .lens import LogitLens
 from .rollback import cache_indices, self_attention
 from .stand_in import standing_in
+from .states import first_tensor
 
 
 class Removal:
@@ -33,6 +34,7 @@ class Removal:
     """
 
     def __init__(self, lens: LogitLens, blocks: Iterable[int], *, prompt: bool) -> None:
+        refuse_more_than_one_state(lens.anatomy)
         self._lens = lens
         self._prompt = prompt
         self._blocks = {number: lens.anatomy.blocks[number] for number in blocks}

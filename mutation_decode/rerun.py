@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from .agreement import apart
-from .anatomy import Anatomy, first_tensor, probe_inputs, tensors, undisturbed, works
+from .anatomy import Anatomy, probe_inputs, refuse_more_than_one_state, tensors, undisturbed, works
 from .last_position import BlockCall
 from .lens import LogitLens, logits_of, with_logits
 from .replay import Replay, around_the_blocks
 from .rollback import cache_indices, reads_only_an_image
+from .states import first_tensor
 
 Decide = Callable[[Tensor | None, int], Tensor]
 """From the ids of this forward `[rows, positions]` (None if it was not given ids), and the lowest block that
@@ -42,6 +43,7 @@ class Rerun:
         self._lens = lens
         self._first = first
         self._parts: Anatomy = lens.anatomy
+        refuse_more_than_one_state(self._parts)
         self._bodies = around_the_blocks(self._parts)
         self._between = _beside_the_blocks(self._parts, self._bodies)
         self._decide: Decide | None = None
@@ -175,9 +177,12 @@ class Rerun:
         self._tried[forward.kind] = first
 
     def _not_the_same(self, forward: "_Forward", what: str) -> "NotTheSameError":
+        scales = "Layers that choose one scale for all positions, as dynamic int8 does, are such. "
         return NotTheSameError(
             f"{type(self._parts.owner).__name__}: its blocks, run a second time at the last position of a "
-            f"{forward.kind}, {what}, so Skip cannot leave any out. Use Contrast."
+            f"{forward.kind}, {what}, so Skip cannot leave any out that it finds. "
+            f"{scales if forward.kind == 'prompt' else ''}Use Contrast, or Skip(layers=...), which runs "
+            f"nothing twice."
         )
 
     def _run_again(self, forward: "_Forward", first: int, skip: Tensor) -> Tensor:

@@ -21,13 +21,14 @@ MAY_IMPORT = {
     "agreement": set(),
     "stand_in": set(),
     "uncompiled": {"stand_in"},
-    "anatomy": {"agreement", "transformers", "uncompiled"},
+    "states": set(),
+    "anatomy": {"agreement", "states", "transformers", "uncompiled"},
     "lens": {"agreement", "anatomy", "readout", "uncompiled"},
     "rollback": {"transformers"},
     "last_position": {"rollback", "transformers"},
     "replay": {"anatomy", "lens", "stand_in"},
-    "rerun": {"agreement", "anatomy", "last_position", "lens", "replay", "rollback"},
-    "removal": {"anatomy", "lens", "rollback", "stand_in", "transformers"},
+    "rerun": {"agreement", "anatomy", "last_position", "lens", "replay", "rollback", "states"},
+    "removal": {"anatomy", "lens", "rollback", "stand_in", "states", "transformers"},
     "trace": {"divergence"},
     "intercept": set(),
     "refusals": {"intercept"},
@@ -91,6 +92,7 @@ def test_the_lower_line_knows_nothing_of_mutations() -> None:
         "intercept",
         "stand_in",
         "uncompiled",
+        "states",
     )
     for module in lower:
         assert not imported(module) & MUTATIONS

@@ -12,6 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
+from transformers.cache_utils import (
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+)
 
 from mutation_decode import Anatomy
 
@@ -94,7 +100,7 @@ def _pairs(layer: Any, want: dict[str, Tensor], read: Tensor) -> Iterator[tuple[
     assert held.keys() == want.keys()
     for name, got in held.items():
         other = want[name]
-        if name in ("keys", "values"):
+        if "keys" in name or name == "values":
             kept, length = got.shape[-2], other.shape[-2]
             assert min(length, _least(layer, length)) <= kept <= length, f"the cache has {kept} of {length}"
             other = other[..., -kept:, :]
@@ -116,10 +122,16 @@ def leave_out(parts: Anatomy, where: Callable[[int], Tensor]) -> Iterator[None]:
         def replace(_block: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
             before = args[0] if args else kwargs["hidden_states"]
             after = output if isinstance(output, Tensor) else output[0]
-            out = where(number)[..., None]
+            chosen = where(number)
+            in_front = before.shape[0] != len(chosen)  # several residual streams, before the rows
+            if in_front:
+                before, after = before.movedim(0, 2), after.movedim(0, 2)
+            out = chosen.reshape(*chosen.shape, *[1] * (before.dim() - 2))
             last = slice(after.shape[1] - out.shape[1], None)
             states = after.clone()
             states[:, last] = torch.where(out, before[:, last], after[:, last])
+            if in_front:
+                states = states.movedim(2, 0)
             return states if isinstance(output, Tensor) else (states, *output[1:])
 
         return replace
@@ -167,7 +179,17 @@ def _least(layer: Any, length: int) -> int:
 def _cache(model: Any) -> dict[str, Any]:
     """A cache that forgets nothing, where the model's own would keep a window only."""
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
-    return {"past_key_values": DynamicCache()} if "sliding_attention" in kinds else {}
+    if not any("sliding" in kind for kind in kinds):
+        return {}
+    if model.config.is_encoder_decoder:
+        return {"past_key_values": DynamicCache()}
+    cache = DynamicCache(config=model.config)
+    for number, layer in enumerate(cache.layers):
+        if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
+            cache.layers[number] = LinearAttentionAndFullAttentionLayer(layer.number_of_states)
+        elif isinstance(layer, DynamicSlidingWindowLayer):
+            cache.layers[number] = DynamicLayer()
+    return {"past_key_values": cache}
 
 
 def _layers(cache: Any) -> list[Any]:
@@ -182,6 +204,10 @@ def _states(layer: Any) -> dict[str, Tensor]:
     if getattr(layer, "keys", None) is not None:
         filled = min(int(layer.get_seq_length()), layer.keys.shape[-2])
         states = {"keys": layer.keys[..., :filled, :], "values": layer.values[..., :filled, :]}
+    for name in ("indexer_keys", "idx_keys"):
+        keys = getattr(layer, name, None)
+        if keys is not None:
+            states[name] = keys if keys.dim() == 4 else keys[:, None]
     for kind in ("conv_states", "recurrent_states"):
         for number, state in getattr(layer, kind, {}).items():
             if state is not None:
