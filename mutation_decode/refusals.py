@@ -25,11 +25,23 @@ def refuse_if_impossible(call: GenerateCall, *, for_tokens: bool) -> None:
 
 
 def _given(*names: str) -> Callable[[GenerateCall], bool]:
-    return lambda call: any(call.setting(name) not in (None, False) for name in names)
+    return lambda call: any(call.setting(name) is not None for name in names)
 
 
 def _paged(call: GenerateCall) -> bool:
     return bool(call.setting("cache_implementation") == "paged")
+
+
+def _several(call: GenerateCall) -> bool:
+    # As generate has it: 0 is a number of tokens, or a layer.
+    return bool(call.setting("use_mtp")) or _given(
+        "assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"
+    )(call)
+
+
+def _elsewhere(call: GenerateCall) -> bool:
+    searching = (call.setting("penalty_alpha") or 0) > 0 and not call.setting("do_sample")
+    return searching or (call.setting("num_beam_groups") or 1) > 1 or call.setting("dola_layers") is not None
 
 
 def _guided(call: GenerateCall) -> bool:
@@ -69,7 +81,10 @@ REASONS: dict[str, Callable[[GenerateCall], bool]] = {
     "be in effect; leave cache_implementation out.": _paged,
     "assisted and prompt-lookup decoding make several tokens from one forward, and the layers of one "
     "position only are read; leave out assistant_model, prompt_lookup_num_tokens, assistant_early_exit and "
-    "use_mtp.": _given("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp"),
+    "use_mtp.": _several,
+    "contrastive search, DoLa and groups of beams, no longer transformers' own (it loads them from the hub), "
+    "ask several times about one forward or mix layers themselves; leave out penalty_alpha, dola_layers and "
+    "num_beam_groups.": _elsewhere,
     "classifier-free guidance (guidance_scale) mixes in a second forward before any logits processor is "
     "asked, so the layers no longer explain the scores; leave guidance_scale out.": _guided,
     "a row of attention_mask ends in padding: the last position of that row predicts nothing. Pad on the "
