@@ -36,11 +36,11 @@ def treated(
 
 
 @contextmanager
-def hooked_out(blocks: Sequence[nn.Module]) -> Iterator[None]:
-    """Makes blocks the identity at the last position of every forward."""
+def hooked_out(blocks: Sequence[nn.Module], *, everywhere: bool = False) -> Iterator[None]:
+    """Makes blocks the identity at the last position of every forward, or at all."""
 
     def identity(_block: Any, args: Any, output: Any) -> Tensor:
-        return torch.cat([output[:, :-1], args[0][:, -1:]], dim=1)
+        return args[0] if everywhere else torch.cat([output[:, :-1], args[0][:, -1:]], dim=1)
 
     with ExitStack() as stack:
         for block in blocks:
