@@ -7,22 +7,22 @@ The parts are read off the order in which modules ran, then checked: the tail ap
 output has to be what entered the head. A model that does not pass is refused, never guessed at.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .agreement import tolerance
+from .probe import probe_inputs, undisturbed
 from .states import ONE_STATE, States, Tail, first_tensor, more_than_one
-from .uncompiled import uncompiled
 
 BY_HAND = (
-    "Pass the parts by hand: anatomy=Anatomy(blocks=..., tail=..., head=..., owner=...), "
-    "or example inputs for the traced forward: Anatomy.of(model, inputs)."
+    "If it needs more than text to run, such as a picture, give it the inputs of one of your generate calls: "
+    "anatomy=Anatomy.of(model, inputs). Otherwise pass the parts by hand: anatomy=Anatomy(blocks=the decoder "
+    "blocks in order, tail=what runs between the last of them and the head, head=the unembedding, owner=the "
+    "model that calls the head); they are verified as well."
 )
 
 
@@ -75,7 +75,9 @@ class Anatomy:
         steps = _watch(owner, probe_inputs(owner) if inputs is None else inputs)
         at_head = next((i for i, step in enumerate(steps) if step.module is head and step.enters), None)
         if at_head is None:
-            raise ValueError(f"{name}: its output embeddings did not run in a forward. {BY_HAND}")
+            raise ValueError(
+                f"{name}: {_path(owner, head)}, its output embeddings, did not run in a forward. {BY_HAND}"
+            )
         blocks, last = _blocks(owner, steps[:at_head])
         states, tail = more_than_one(owner, blocks) or (ONE_STATE, _tail(head, steps[last + 1 : at_head]))
         found = cls(blocks=blocks, tail=tail, head=head, owner=owner, states=states)
@@ -93,56 +95,6 @@ def refuse_more_than_one_state(parts: Anatomy) -> None:
             f"{type(parts.owner).__name__}: more than one state a position passes between its blocks, and "
             f"Skip follows only one, so it cannot leave any out. Use Contrast."
         )
-
-
-def probe_inputs(owner: nn.Module) -> dict[str, Tensor]:
-    """Four ordinary tokens of text: no id that the configuration reserves for images, padding or the like."""
-    config = getattr(owner, "config", None)
-    reserved = set(_reserved_ids(config.to_dict())) if config is not None else set()
-    table = owner.get_input_embeddings()  # type: ignore[operator]
-    # A quantised table has no parameter, and not every table that has one counts its rows.
-    vocab = getattr(table, "num_embeddings", None) or first_parameter(table).shape[0]
-    ids = [token for token in range(vocab) if token not in reserved][:4]
-    device = first_parameter(owner).device
-    tokens = torch.tensor([ids], device="cpu" if device.type == "meta" else device)
-    decoder = {"decoder_input_ids": tokens} if getattr(config, "is_encoder_decoder", False) else {}
-    return {"input_ids": tokens, **decoder}
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """A forward of ours leaves no gradient, does not move the random state and is not a compiled one."""
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
-    gpus = sorted(i for i in devices if i is not None)
-    with uncompiled(model), torch.no_grad(), torch.random.fork_rng(devices=gpus):
-        yield
-
-
-def works(steps: Callable[[], object], model: nn.Module) -> bool:
-    """Whether forwards of a model run to their end."""
-    try:
-        with undisturbed(model):
-            steps()
-    except Exception:
-        return False
-    return True
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and mappings."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors(item)
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors(item)
-
-
-def first_parameter(module: nn.Module) -> Tensor:
-    """Any parameter of a module, to learn where it lives and how large it is."""
-    return next(module.parameters())
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +168,14 @@ def _blocks(owner: nn.Module, steps: list[_Step]) -> tuple[tuple[nn.Module, ...]
             runs = [sum(1 for s in steps if s.enters and s.module is block) for block in blocks]
             if max(runs) > 1:
                 raise ValueError(
-                    f"{type(owner).__name__} runs a block more than once in a forward. {BY_HAND}"
+                    f"{type(owner).__name__} runs a block of {_path(owner, home[id(step.module)])} more than "
+                    f"once in a forward. {BY_HAND}"
                 )
             return blocks, at
     raise ValueError(
-        f"{type(owner).__name__}: no list of at least {expected} blocks ran before its head. {BY_HAND}"
+        f"{type(owner).__name__}: none of its lists of at least {expected} modules (num_hidden_layers), "
+        f"{', '.join(_path(owner, m) for m in lists) or 'there is no such list'}, ran before its head. "
+        f"{BY_HAND}"
     )
 
 
@@ -242,22 +197,21 @@ def _tail(head: nn.Module, steps: list[_Step]) -> tuple[nn.Module, ...]:
 def _fit(found: Anatomy, last: _Step, wanted: Tensor | None, name: str) -> float:
     """The factor (nearly always 1) that makes the finished last state what entered the head, or refuses."""
     if last.value is None or wanted is None:
-        raise ValueError(f"{name}: its last block or its head passes no tensor. {BY_HAND}")
+        raise ValueError(f"{name}: its last block or its head passes no tensor. {_said(found)} {BY_HAND}")
     with undisturbed(found.owner):
         try:
             state = found.states.left(found.depth - 1, *last.call)
             mine = found.finish(state[:, -1:])[:, -1].to(wanted.device)
         except Exception as error:
             raise ValueError(
-                f"{name}: the modules between its last block and its head "
-                f"({', '.join(type(m).__name__ for m in found.tail)}) do not follow one after the other "
-                f"({type(error).__name__}: {error}). {BY_HAND}"
+                f"{name}: what runs between its last block and its head does not follow one after the other "
+                f"({type(error).__name__}: {error}). {_said(found)} {BY_HAND}"
             ) from error
     wanted = wanted[:, -1]
     if mine.shape != wanted.shape:
         raise ValueError(
             f"{name}: its last block, finished, has shape {tuple(mine.shape)}, but {tuple(wanted.shape)} "
-            f"entered the head. {BY_HAND}"
+            f"entered the head. {_said(found)} {BY_HAND}"
         )
     if float((mine - wanted).abs().max()) <= tolerance(wanted):
         return 1.0
@@ -265,16 +219,22 @@ def _fit(found: Anatomy, last: _Step, wanted: Tensor | None, name: str) -> float
     off = float((mine * scale - wanted).abs().max())
     if not off <= tolerance(wanted):
         raise ValueError(
-            f"{name}: its last block, finished by "
-            f"{', '.join(type(m).__name__ for m in found.tail) or 'nothing'}, misses what entered the head "
-            f"by {off:.3g} (allowed {tolerance(wanted):.3g}). {BY_HAND}"
+            f"{name}: its last block, finished, misses what entered the head by {off:.3g} (allowed "
+            f"{tolerance(wanted):.3g}). {_said(found)} {BY_HAND}"
         )
     return scale
 
 
-def _reserved_ids(config: Mapping[str, Any]) -> Iterator[int]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _reserved_ids(value)
-        elif str(key).endswith(("token_id", "token_index")) and isinstance(value, int):
-            yield value
+def _said(found: Anatomy) -> str:
+    """The parts as far as they were found, where they lie in the model."""
+    owner, home = found.owner, [m for m in found.owner.modules() if isinstance(m, nn.ModuleList)]
+    blocks = next(m for m in home if len(m) and m[0] is found.blocks[0])
+    return (
+        f"Found: blocks={_path(owner, blocks)} ({found.depth}), "
+        f"tail=({', '.join(_path(owner, part) for part in found.tail)}), head={_path(owner, found.head)}."
+    )
+
+
+def _path(owner: nn.Module, part: object) -> str:
+    """Where a module lies in the owner, as one would write it down."""
+    return next((name for name, m in owner.named_modules() if m is part), type(part).__name__)

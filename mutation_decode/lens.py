@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from .agreement import apart
-from .anatomy import BY_HAND, Anatomy, probe_inputs, undisturbed, works
+from .anatomy import BY_HAND, Anatomy
+from .probe import probe_inputs, undisturbed, works
 from .readout import Readout
 from .uncompiled import uncompiled
 

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from .anatomy import Anatomy, probe_inputs, refuse_more_than_one_state, works
+from .anatomy import Anatomy, refuse_more_than_one_state
 from .lens import LogitLens
+from .probe import probe_inputs, works
 from .rollback import cache_indices, self_attention
 from .stand_in import standing_in
 from .states import first_tensor

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from .agreement import apart
-from .anatomy import Anatomy, probe_inputs, refuse_more_than_one_state, tensors, undisturbed, works
+from .anatomy import Anatomy, refuse_more_than_one_state
 from .last_position import BlockCall
 from .lens import LogitLens, logits_of, with_logits
+from .probe import probe_inputs, undisturbed, works
 from .replay import Replay, around_the_blocks
 from .rollback import cache_indices, reads_only_an_image
-from .states import first_tensor
+from .states import first_tensor, tensors
 
 Decide = Callable[[Tensor | None, int], Tensor]
 """From the ids of this forward `[rows, positions]` (None if it was not given ids), and the lowest block that

@@ -5,7 +5,7 @@ the model's own code makes of it before its final norm is written down here. Suc
 its modules are called, and like every other it is believed only when it verifies.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -144,3 +144,15 @@ def first_tensor(value: Any) -> Tensor:
             if isinstance(item, Tensor):
                 return item
     raise TypeError(f"expected a tensor or a tuple with one, got {type(value).__name__}.")
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists and mappings."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from tensors(item)
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors(item)

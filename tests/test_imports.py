@@ -22,13 +22,14 @@ MAY_IMPORT = {
     "stand_in": set(),
     "uncompiled": {"stand_in"},
     "states": set(),
-    "anatomy": {"agreement", "states", "transformers", "uncompiled"},
-    "lens": {"agreement", "anatomy", "readout", "uncompiled"},
+    "probe": {"uncompiled"},
+    "anatomy": {"agreement", "probe", "states", "transformers"},
+    "lens": {"agreement", "anatomy", "probe", "readout", "uncompiled"},
     "rollback": {"transformers"},
     "last_position": {"rollback", "transformers"},
     "replay": {"anatomy", "lens", "stand_in"},
-    "rerun": {"agreement", "anatomy", "last_position", "lens", "replay", "rollback", "states"},
-    "removal": {"anatomy", "lens", "rollback", "stand_in", "states", "transformers"},
+    "rerun": {"agreement", "anatomy", "last_position", "lens", "probe", "replay", "rollback", "states"},
+    "removal": {"anatomy", "lens", "probe", "rollback", "stand_in", "states", "transformers"},
     "trace": {"divergence"},
     "intercept": set(),
     "refusals": {"intercept"},
@@ -93,6 +94,7 @@ def test_the_lower_line_knows_nothing_of_mutations() -> None:
         "stand_in",
         "uncompiled",
         "states",
+        "probe",
     )
     for module in lower:
         assert not imported(module) & MUTATIONS
