@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "rerun": {"agreement", "anatomy", "last_position", "lens", "probe", "replay", "rollback", "states"},
     "removal": {"anatomy", "lens", "probe", "rollback", "stand_in", "states", "transformers"},
     "trace": {"divergence"},
-    "intercept": set(),
+    "intercept": {"transformers"},
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
     "call": {"detection", "divergence", "lens", "readout", "trace", "transformers"},
