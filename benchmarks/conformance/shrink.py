@@ -27,13 +27,14 @@ SIZES: dict[str, int] = {
         "num_local_experts moe_num_experts patch_size qk_rope_head_dim image_seq_length num_query_tokens "
         "vision_soft_tokens_per_image resampler_n_latents latent_query_num",
         2: "num_key_value_heads num_key_value_heads_perceiver linear_num_key_heads linear_num_heads "
-        "num_experts_per_tok moe_k moe_top_k encoder_layers",
+        "num_experts_per_tok num_experts_per_token moe_topk moe_k moe_top_k encoder_layers",
         8: "head_dim d_kv v_head_dim qk_nope_head_dim resampler_head_dim linear_key_head_dim "
-        "linear_value_head_dim linear_head_dim mamba_head_dim decoder_layers num_decoder_layers",
+        "linear_value_head_dim linear_head_dim mamba_n_heads mamba_num_heads mamba_head_dim mamba_d_head "
+        "decoder_layers num_decoder_layers",
         16: "kv_lora_rank q_lora_rank image_size num_position_embeddings mm_tokens_per_image "
-        "num_image_tokens",
+        "num_image_tokens mamba_d_state ssm_state_size mamba_chunk_size",
         1: "n_group topk_group n_shared_experts first_k_dense_replace",
-        6: "sliding_window",
+        6: "sliding_window attention_chunk_size",
         256: "max_position_embeddings n_positions original_max_position_embeddings",
     }.items()
     for name in names.split()
@@ -82,8 +83,11 @@ def _small(values: Mapping[str, Any], path: str, spare: Iterator[int]) -> dict[s
             small[name] = _small(value, f"{path}.{name}", spare)
         elif isinstance(value, int) and not isinstance(value, bool):
             small[name] = _number(name, value, path, spare)
+        elif name == "initializer_range":
+            small[name] = max(value, 0.02)  # towers with 1e-10 would take every picture for the same one
         else:
             small[name] = value
+    small.pop("qk_head_dim", None)  # a sum of two sizes
     if "kv_lora_rank" in small and "num_key_value_heads" in small:
         small["num_key_value_heads"] = small["num_attention_heads"]  # latent attention has no groups
     return small

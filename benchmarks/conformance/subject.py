@@ -77,8 +77,8 @@ def build(name: str, kind: Kind) -> Subject:
     model = made(config).eval()
     kind.prepare(model)
     _weigh(model)
-    generation = getattr(model, "generation_config", None)
-    for settings in (generation, getattr(getattr(model, "language_model", None), "generation_config", None)):
+    for part in model.modules():  # the generate that counts may be that of a model inside
+        settings = getattr(part, "generation_config", None)
         if settings is not None:
             settings.eos_token_id, settings.pad_token_id = None, 0
             settings.suppress_tokens = [i for i in range(VOCAB) if i not in TEXT_IDS]
