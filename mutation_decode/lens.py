@@ -18,8 +18,10 @@ from torch.utils.hooks import RemovableHandle
 
 from .agreement import apart
 from .anatomy import BY_HAND, Anatomy
+from .in_place import places, refuse_if_exchanged
 from .probe import probe_inputs, undisturbed, works
 from .readout import Readout
+from .side_by_side import by_row
 from .uncompiled import uncompiled
 
 
@@ -80,7 +82,7 @@ class LogitLens:
         self.exact = exact
         self.norm = norm
         self.paused = False
-        self._places = _places(self.anatomy)
+        self._places = places(self.anatomy)
         self._by_row = True  # until the head is seen to do otherwise
         self._model = model
         self._for_a_while = ExitStack()
@@ -94,7 +96,7 @@ class LogitLens:
     def __enter__(self) -> Self:
         if self._handles:
             raise RuntimeError("this LogitLens is already on its model; use a second one.")
-        self._refuse_if_exchanged()
+        refuse_if_exchanged(self.anatomy.owner, self._places)
         self._for_a_while.enter_context(uncompiled(self._model))
         self._thread = threading.get_ident()
         self.paused = False
@@ -177,16 +179,6 @@ class LogitLens:
         self._lens_logits: Tensor | None = None
         self._readout = None
 
-    def _refuse_if_exchanged(self) -> None:
-        owner = self.anatomy.owner
-        there = dict(owner.named_modules(remove_duplicate=False))
-        for name, part in self._places.items():
-            if there.get(name) is not part:
-                raise RuntimeError(
-                    f"{type(owner).__name__}: {name} is another module than when this was built, as after an "
-                    f"adapter was added or merged, or weights were quantised; build it anew."
-                )
-
     @property
     def listening(self) -> bool:
         """Whether a forward made now, by this thread, is read."""
@@ -216,7 +208,7 @@ class LogitLens:
         if not (self._running and self.listening):
             return None
         if self._verify:
-            self._by_row = _by_row(head, args[0])
+            self._by_row = by_row(head, args[0])
         if self._aside:
             return None
         rows = self._finished_states(args[0])
@@ -297,21 +289,6 @@ class LogitLens:
                 f"{name}: the last block read through the lens differs from the model's own logits by "
                 f"{off:.3g} (allowed {allowed:.3g}), so no layer can be trusted. {BY_HAND}"
             )
-
-
-def _places(parts: Anatomy) -> dict[str, nn.Module]:
-    """The parts under their names in the owner; parts that are passed by hand may lie elsewhere."""
-    names = {id(module): name for name, module in parts.owner.named_modules()}
-    modules = [part for part in (*parts.blocks, *parts.tail, parts.head) if isinstance(part, nn.Module)]
-    return {names[id(part)]: part for part in modules if id(part) in names}
-
-
-def _by_row(head: nn.Module, states: Tensor) -> bool:
-    """Whether a head says the same of the last of these states beside a much larger one."""
-    state = states[:, -1:]
-    beside = head.forward(torch.cat([30 * state, state], dim=1))[:, -1:]
-    off, allowed = apart(beside, head.forward(state))
-    return off <= allowed
 
 
 class BlockDidNotRunError(RuntimeError):

@@ -21,6 +21,7 @@ from .lens import LogitLens, logits_of, with_logits
 from .probe import probe_inputs, undisturbed, works
 from .replay import Replay, around_the_blocks
 from .rollback import cache_indices, reads_only_an_image
+from .side_by_side import mixes_positions
 from .states import first_tensor, tensors
 
 Decide = Callable[[Tensor | None, int], Tensor]
@@ -47,6 +48,7 @@ class Rerun:
         refuse_more_than_one_state(self._parts)
         self._bodies = around_the_blocks(self._parts)
         self._between = _beside_the_blocks(self._parts, self._bodies)
+        self._mixes = mixes_positions(self._parts)
         self._decide: Decide | None = None
         self._forward: _Forward | None = None
         self._tried: dict[str, int] = {}  # for a prompt and for a token, the lowest block that was compared
@@ -147,10 +149,13 @@ class Rerun:
         if forward is None or not forward.steps:
             return None
         own = logits_of(output)
+        # Where positions have a part in each other's results, the last of a prompt cannot run again alone.
+        lowest = self._parts.depth if self._mixes and forward.kind == "prompt" else forward.lowest
         if self._decide is None:
-            self._compare(forward, min(n for n in forward.numbers if n >= forward.lowest), own)
+            if again := [number for number in forward.numbers if number >= lowest]:
+                self._compare(forward, min(again), own)
             return None
-        skip = self._decide(forward.replay.ids, forward.lowest)
+        skip = self._decide(forward.replay.ids, lowest)
         chosen = skip.any(dim=0).nonzero().flatten().tolist()  # the one wait for the device
         left_out = [number for number in chosen if number in forward.numbers]
         if not left_out:
@@ -178,12 +183,10 @@ class Rerun:
         self._tried[forward.kind] = first
 
     def _not_the_same(self, forward: "_Forward", what: str) -> "NotTheSameError":
-        scales = "Layers that choose one scale for all positions, as dynamic int8 does, are such. "
         return NotTheSameError(
             f"{type(self._parts.owner).__name__}: its blocks, run a second time at the last position of a "
-            f"{forward.kind}, {what}, so Skip cannot leave any out that it finds. "
-            f"{scales if forward.kind == 'prompt' else ''}Use Contrast, or Skip(layers=...), which runs "
-            f"nothing twice."
+            f"{forward.kind}, {what}, so Skip cannot leave any out that it finds. Use Contrast, or "
+            f"Skip(layers=...), which runs nothing twice."
         )
 
     def _run_again(self, forward: "_Forward", first: int, skip: Tensor) -> Tensor:

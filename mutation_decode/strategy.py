@@ -164,6 +164,7 @@ class Skip:
     The first token is made at the end of the prompt. Layers that keep one running state (linear attention,
     Mamba) cannot go back into a prompt, nor can prompts whose positions look ahead (PaliGemma). Where blocks
     that are found lie below such a one, the first token stays as the model had it; `Trace.skipped` shows it.
+    So it does where layers quantise all positions of a call together (dynamic int8, bitsandbytes' 8 bits).
     What generate hands out beside tokens, scores and logits (hidden states, attentions) is of the forward
     before anything was left out. Forwards that you make of the model yourself meanwhile are treated alike.
 

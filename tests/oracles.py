@@ -36,10 +36,14 @@ def treated(
 
 
 @contextmanager
-def hooked_out(blocks: Sequence[nn.Module], *, everywhere: bool = False) -> Iterator[None]:
-    """Makes blocks the identity at the last position of every forward, or at all."""
+def hooked_out(
+    blocks: Sequence[nn.Module], *, everywhere: bool = False, prompt: bool = True
+) -> Iterator[None]:
+    """Makes blocks the identity at the last position of every forward (not of the prompt), or everywhere."""
 
     def identity(_block: Any, args: Any, output: Any) -> Tensor:
+        if not prompt and output.shape[1] > 1:
+            return output
         return args[0] if everywhere else torch.cat([output[:, :-1], args[0][:, -1:]], dim=1)
 
     with ExitStack() as stack:

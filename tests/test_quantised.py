@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import torch
-from families import Family, ours_on
+import transformers
+from families import Family, build
 from oracles import ALWAYS, FULL, by_hand, hooked_out, treated
 from torch import Tensor, nn
 
@@ -126,13 +127,35 @@ def test_a_set_of_blocks_is_left_out_of_quantised_ones(
     assert not same(want, family.generate(0, 1, 2, **FULL))
 
 
-@pytest.mark.parametrize("strategy", [Skip(), Skip(layers=[2], gated=True)])
-def test_law_9_blocks_that_are_found_cannot_be_left_out_of_them(plain_family: Family, strategy: Skip) -> None:
-    family = quantised(plain_family, head=False)
-    reason = r"run a second time at the last position of a prompt.*as dynamic int8 does.*Skip\(layers="
-    with pytest.raises(ValueError, match=reason):
-        MutationLogitsProcessor(family.model, strategy, detector=family.detector)
-    assert ours_on(family.model) == []
+@EXACT
+def test_blocks_that_are_found_are_left_out_of_them_from_the_second_token_on(
+    plain_family: Family, exact: bool
+) -> None:
+    """In the prompt, a lone position would have another scale than it had beside the others."""
+    family = quantised(plain_family)
+    plain = family.generate(0, 1, 2, **FULL)
+    blocks = Anatomy.of(family.model).blocks
+    with hooked_out((blocks[2], blocks[5]), prompt=False):
+        want = family.generate(0, 1, 2, **FULL)
+    gated = Skip(layers=[2, 5], gated=True)
+    assert same(treated(family, gated, ALWAYS, exact=exact, **FULL), want)
+    assert torch.equal(want.logits[0], plain.logits[0])
+    assert not torch.equal(want.logits[1], plain.logits[1])
+    with MutationLogitsProcessor(family.model, Skip(), detector=ALWAYS, trace=True) as processor:
+        family.generate(0, 1, 2, logits_processor=[processor])
+    assert processor.trace is not None
+    assert processor.trace.fired.all()
+    assert not processor.trace.skipped[:, 0].any()
+    assert processor.trace.skipped[:, 1:].any(dim=2).all()
+
+
+def test_law_10_says_so_where_only_the_first_token_was_to_be_changed(other: Family) -> None:
+    family = quantised(other)
+    with (
+        MutationLogitsProcessor(family.model, Skip(), detector=ALWAYS) as processor,
+        pytest.warns(UserWarning, match="at the first token cannot be left out of the end of this model's"),
+    ):
+        family.generate(0, logits_processor=[processor], max_new_tokens=1)
 
 
 @EXACT
@@ -198,7 +221,16 @@ class OnDevice(Family):
         return {name: x.to(place, dtype if x.is_floating_point() else x.dtype) for name, x in inputs.items()}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="bitsandbytes' kernels want a GPU")
+def wide(family: Family) -> Family:
+    """The family with rows of weights that fill a block of 64; in 4 bits each block has a scale."""
+    config = copy.deepcopy(family.model.config)
+    for part in {
+        id(c): c for c in (config.get_text_config(), getattr(config, "vision_config", config))
+    }.values():
+        part.hidden_size, part.intermediate_size, part.head_dim = 64, 128, 16
+    return build(lambda: replace(family, model=type(family.model)(config)))
+
+
 @pytest.mark.parametrize(
     "how",
     [
@@ -209,19 +241,18 @@ class OnDevice(Family):
 )
 def test_bitsandbytes(plain_family: Family, how: dict[str, Any], tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
-    from transformers import BitsAndBytesConfig
-
-    plain_family.model.save_pretrained(tmp_path)
-    model = type(plain_family.model).from_pretrained(
+    loaded = wide(plain_family)
+    loaded.model.save_pretrained(tmp_path)
+    model = type(loaded.model).from_pretrained(
         tmp_path,
-        quantization_config=BitsAndBytesConfig(**how),
-        device_map={"": 0},
+        quantization_config=transformers.BitsAndBytesConfig(**how),
+        device_map={"": 0 if torch.cuda.is_available() else "cpu"},
         dtype=torch.float16 if "load_in_8bit" in how else torch.bfloat16,
     )
     q_proj = model.get_decoder().layers[0].self_attn.q_proj
     assert type(q_proj).__module__.startswith("bitsandbytes")
 
-    family = OnDevice(**{**vars(plain_family), "model": model})
+    family = OnDevice(**{**vars(loaded), "model": model})
     plain = family.generate(0, 1, 2, **FULL)
     for exact in (False, True):
         found = treated(family, Contrast(alpha=0), exact=exact, **FULL)
@@ -232,7 +263,13 @@ def test_bitsandbytes(plain_family: Family, how: dict[str, Any], tmp_path: Path)
     with hooked_out((blocks[2], blocks[5])):
         want = family.generate(0, 1, 2, **FULL)
     assert same(treated(family, Skip(layers=[2, 5]), exact=True, **FULL), want)
-    if "load_in_4bit" in how:  # in 8 bits all positions decide together which columns stay in fp16
-        found = treated(family, Skip(layers=[2, 5], gated=True), ALWAYS, **FULL)
+    # In 8 bits all positions decide together which columns stay in fp16, so the prompt is left alone.
+    in_4_bits = "load_in_4bit" in how
+    with hooked_out((blocks[2], blocks[5]), prompt=in_4_bits):
+        want = family.generate(0, 1, 2, **FULL)
+    found = treated(family, Skip(layers=[2, 5], gated=True), ALWAYS, exact=True, **FULL)
+    if in_4_bits:
         off = (found.logits[0] - want.logits[0]).abs().max()
         assert off <= 8 * torch.finfo(model.dtype).eps * want.logits[0].abs().max()
+    else:
+        assert same(found, want)
