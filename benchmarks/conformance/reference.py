@@ -71,7 +71,8 @@ def reference(
     if "decoder_input_ids" in inputs:
         read = torch.ones_like(inputs["decoder_input_ids"], dtype=torch.bool)
     else:
-        read = inputs["attention_mask"].bool()
+        # A generate may take off the end of the prompt, as that of BLIP does.
+        read = inputs["attention_mask"].bool()[:, : logits[0].shape[1]]
     return Reference(
         logits=logits[0][:, -answers.shape[1] :],
         cache=[_states(layer) for layer in _layers(out.past_key_values)],
