@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -13,6 +14,9 @@ from benchmarks.conformance.outcome import Outcome
 
 SECONDS, MEMORY = 300, 8 << 30
 """What one type may take: wall-clock time, and bytes of memory of its own."""
+
+ONE_AT_A_TIME = threading.Lock()
+"""Whenever one process starts, multiprocessing looks after all others, and an exit code can be read only once."""
 
 
 def outcomes(
@@ -40,7 +44,8 @@ def _outcome(
 ) -> Outcome:
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_child, args=(theirs, check, name, memory), daemon=True)
-    process.start()
+    with ONE_AT_A_TIME:
+        process.start()
     theirs.close()
     why = f"took more than {seconds:g} seconds"
     try:
@@ -48,11 +53,13 @@ def _outcome(
             outcome: Outcome = ours.recv()
             return outcome
     except EOFError:  # it ended without a word
-        process.join()
+        with ONE_AT_A_TIME:
+            process.join()
         why = f"its process ended by itself ({_ended(process.exitcode)})"
     finally:
-        process.kill()
-        process.join()
+        with ONE_AT_A_TIME:
+            process.kill()
+            process.join()
         ours.close()
     return Outcome(why, why)
 
