@@ -16,7 +16,7 @@ SECONDS, MEMORY = 300, 8 << 30
 """What one type may take: wall-clock time, and bytes of memory of its own."""
 
 ONE_AT_A_TIME = threading.Lock()
-"""Whenever one process starts, multiprocessing looks after all others, and an exit code can be read only once."""
+"""Whenever one process starts, multiprocessing looks after the others, and an exit code is read only once."""
 
 
 def outcomes(
