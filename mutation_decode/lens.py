@@ -134,8 +134,8 @@ class LogitLens:
         if readout is None:
             raise RuntimeError(
                 "no forward of the model passed through the lens since the last readout was taken: each "
-                "readout belongs to one forward. Is the model compiled, or are several tokens made from one "
-                "forward?"
+                "readout belongs to one forward. Are several tokens made from one forward, or by some of the "
+                "model's parts alone?"
             )
         return readout
 

@@ -2,18 +2,20 @@
 
 import threading
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 import transformers
-from families import Family
+from families import Family, build, gemma3, llama
 from test_refusals import Counts
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
 from transformers import GenerationConfig
 from transformers.generation.streamers import BaseStreamer
+from transformers.generation.utils import DeferredStopCheck
 
-from benchmarks.conformance.reference import reference
+from benchmarks.conformance.reference import cache_error, reference
 from mutation_decode import Anatomy, Contrast, MutationLogitsProcessor, Skip
 
 CONTRAST, SKIP = Contrast(alpha=1.5, beta=0.02), Skip(layers=[2, 5], gated=True)
@@ -210,3 +212,31 @@ def test_sampled_answers_leave_out_what_their_own_rows_say(one: Family) -> None:
     assert 0 < trace.percent_acted < 100
     again = reference(one, Anatomy.of(one.model), (0, 0, 0, 1, 1, 1), trace.tokens, trace.skipped)
     torch.testing.assert_close(torch.stack(out.logits, dim=1), again.logits, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("make", [llama, gemma3], ids=lambda make: make.__name__)
+@BOTH
+def test_where_generate_stops_a_step_late_and_takes_it_back(
+    make: Any, strategy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does on Apple's GPUs: the step that is taken back is in no trace, no stream and no cache."""
+    family = build(make)
+    use: Any = {"return_dict_in_generate": True}
+    with processor_of(family, strategy) as processor:
+        use["logits_processor"] = [processor]
+        free = family.answers(0, 1, logits_processor=[processor])
+        use["eos_token_id"] = [int(free[0, 4]), int(free[1, 5])]
+        want, seen = family.generate(0, 1, **use), processor.trace
+        monkeypatch.setattr(DeferredStopCheck, "is_supported", staticmethod(lambda *_, **__: True))
+        monkeypatch.setattr(torch, "Event", lambda **_: Mock())  # there is no device to wait for
+        heard = Heard()
+        out, trace = family.generate(0, 1, streamer=heard, **use), processor.trace
+    assert seen is not None
+    assert trace is not None
+    assert trace.tokens.shape[1] < 10, "both rows ended early"
+    assert torch.equal(out.sequences, want.sequences)
+    assert torch.equal(torch.stack(heard.put_in[1:], dim=1), trace.tokens)
+    assert torch.equal(trace.skipped, seen.skipped)
+    if strategy is SKIP:
+        again = reference(family, Anatomy.of(family.model), (0, 1), trace.tokens, trace.skipped)
+        assert cache_error(out.past_key_values, again) < 2e-4
