@@ -1,7 +1,7 @@
 """A call of a block, and the same call for the last of its positions alone."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ class BlockCall:
         signature: of the block's forward.
         indices: the numbers of the cache layers that the block may write to.
         whole: whether it writes keys of an image there, and no positions of the text.
+        each: what `one_each` told of an earlier call of the block.
 
     Attributes:
         positions: how many positions it runs on.
@@ -37,15 +38,17 @@ class BlockCall:
         indices: Sequence[int],
         *,
         whole: bool,
+        each: Mapping[str, bool],
     ) -> None:
         states = args[0] if args else next(iter(kwargs.values()))
         self.positions = states.shape[1]
         self.entered = states[:, -1:].clone()
         cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
-        self.cacheless = cache is None
+        self._cache, self.cacheless = cache, cache is None
         self._layers = [] if cache is None else _layers(cache, indices)
         self.reversible = all(reversible(layer, self.positions) for layer in self._layers)
         self._whole = whole
+        self._each = each
         self._undo = [remember(layer, self.positions, whole=whole) for layer in self._layers]
         self._signature = signature
         # The states of the other positions need not be kept.
@@ -60,7 +63,9 @@ class BlockCall:
         mask = self._signature.bind(*self._args, **self._kwargs).arguments.get("attention_mask")
         if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[-2] != self.positions:
             return False
-        filled = int(self._layers[0].get_seq_length()) if self._layers else self.positions
+        # A block that reads another one's keys has no cache layer that could tell.
+        lengths = self.lengths() or ([] if self._cache is None else [int(self._cache.get_seq_length())])
+        filled = lengths[0] if lengths else self.positions
         seen = mask[:, :, :-1, min(filled, mask.shape[-1]) - 1]
         return bool((seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2).any())
 
@@ -75,6 +80,21 @@ class BlockCall:
             self._mask_room(bound)
         bound.arguments[next(iter(bound.arguments))] = state
         return bound.args, bound.kwargs
+
+    def one_each(self) -> dict[str, bool]:
+        """Which arguments have an entry for each position of a call, and not for all that came before too.
+
+        Only a call for one position tells, where others came before it.
+        """
+        if self.positions > 1 or max(self.lengths(), default=0) <= 1:
+            return {}
+        each: dict[str, bool] = {}
+        bound = self._signature.bind(*self._args, **self._kwargs)
+        for argument, value in list(bound.arguments.items())[1:]:
+            for name, tensor in _named(argument, value):
+                dims = _position_dims(name, tensor)
+                each[name] = each.get(name, True) and bool(dims) and tensor.shape[dims[0]] == 1
+        return each
 
     def forget(self) -> None:
         """Leaves the cache as a block leaves it that will not run again."""
@@ -96,24 +116,20 @@ class BlockCall:
 
     def _last_of_tensor(self, name: str, value: Tensor) -> Tensor:
         """The part of an argument that belongs to the last position; which dimension is told by its name."""
-        if "mask" in name:
-            if value.dim() < 3 or value.shape[-2] != self.positions:
-                return value
-            return value[..., -1:, -self._window :]
-        if "position_ids" in name:
-            dims: tuple[int, ...] = (-1,)
-        elif name.endswith("states"):
-            dims = ()  # of an image or an encoder
-        else:
-            dims = (-2, 1, -1) if value.dim() > 2 else (-1,)
+        if "mask" in name and value.dim() > 2:
+            return value if value.shape[-2] != self.positions else value[..., -1:, -self._window :]
+        # Masks of two dimensions are of all keys as a rule, other arguments of the positions of the call.
+        dims = _position_dims(name, value) if self._each.get(name, "mask" not in name) else ()
         dim = next((d for d in dims if value.shape[d] == self.positions), None)
         return value if dim is None else value.narrow(dim, self.positions - 1, 1)
 
     @property
     def _window(self) -> int:
-        """How many keys a query at the last position will meet at most; 0 for all."""
+        """How many keys a query at the last position will meet at most; 0 for all that it met before."""
         sliding = [layer for layer in self._layers if getattr(layer, "is_sliding", False)]
-        return min((int(getattr(x, "sliding_window", 0) or x.max_cache_len) for x in sliding), default=0)
+        static = [int(layer.max_cache_len) for layer in sliding if hasattr(layer, "max_cache_len")]
+        recording = [int(layer.sliding_window) for layer in sliding if getattr(layer, "record_past", False)]
+        return min(static + recording, default=0)
 
     def _mask_room(self, bound: inspect.BoundArguments) -> None:
         """A static cache has room that no key fills yet, which a lone token would attend to."""
@@ -122,6 +138,25 @@ class BlockCall:
         if static and not masked and "attention_mask" in self._signature.parameters:
             room = torch.arange(static[0].max_cache_len, device=self.entered.device)
             bound.arguments["attention_mask"] = (room <= static[0].get_seq_length())[None, None, None]
+
+
+def _position_dims(name: str, value: Tensor) -> tuple[int, ...]:
+    """The dimensions of an argument that may be its positions, the likeliest first; its name tells."""
+    if name.endswith("states"):
+        return ()  # of an image or an encoder
+    return (-1,) if "position_ids" in name or value.dim() < 3 else (-2, 1, -1)
+
+
+def _named(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of an argument, those in mappings under the names that they have there."""
+    if isinstance(value, Tensor) and value.dim():
+        yield name, value
+    elif type(value) in (tuple, list):
+        for item in value:
+            yield from _named(name, item)
+    elif type(value) is dict:
+        for key, item in value.items():
+            yield from _named(str(key), item)
 
 
 def _layers(cache: Cache, indices: Sequence[int]) -> list[Any]:

@@ -51,6 +51,7 @@ class Rerun:
         self._mixes = mixes_positions(self._parts)
         self._decide: Decide | None = None
         self._forward: _Forward | None = None
+        self._each: dict[nn.Module, dict[str, bool]] = {}  # what is known of the arguments of each block
         self._tried: dict[str, int] = {}  # for a prompt and for a token, the lowest block that was compared
         self._try(probe_inputs(self._parts.owner))
 
@@ -91,12 +92,14 @@ class Rerun:
             owner(**{**inputs, ids: inputs[ids][:, -1:]}, past_key_values=cache, use_cache=True)
 
         try:
-            with self._lens, self.deciding(None), undisturbed(owner):
-                two_steps()
+            for decide in (_nothing, None):  # the first time to learn what the blocks are given
+                with self._lens, self.deciding(decide), undisturbed(owner):
+                    two_steps()
         except NotTheSameError:
             raise
         except Exception as error:
-            if works(two_steps, owner):
+            # Some make no cache by themselves: generate does.
+            if not isinstance(error, NoCacheError) and works(two_steps, owner):
                 raise ValueError(
                     f"{type(owner).__name__}: its blocks cannot be run a second time, so Skip cannot leave "
                     f"any out ({type(error).__name__}: {error}). Use Contrast."
@@ -116,9 +119,12 @@ class Rerun:
 
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._forward is not None and self._lens.listening:
-                call = BlockCall(signature, args, kwargs, indices, whole=whole)
+                each = self._each.setdefault(module, {})
+                call = BlockCall(signature, args, kwargs, indices, whole=whole, each=each)
+                if self._decide is _nothing:
+                    each.update(call.one_each())
                 if call.cacheless and indices and number is not None:
-                    raise ValueError(
+                    raise NoCacheError(
                         f"block {number} ran without a KV cache that transformers knows, and Skip has to "
                         f"correct what later tokens will see; do not set use_cache=False, or use Contrast."
                     )
@@ -202,6 +208,10 @@ class Rerun:
         return forward.replay.logits(self._parts, state)
 
 
+class NoCacheError(ValueError):
+    """A block ran without a cache that its later tokens would read."""
+
+
 class NotTheSameError(ValueError):
     """A second run of the same blocks came to another result."""
 
@@ -245,6 +255,11 @@ class _Forward:
     @property
     def kind(self) -> str:
         return "prompt" if self.steps[0].call.positions > 1 else "token"
+
+
+def _nothing(ids: Tensor | None, lowest: int) -> Tensor:
+    """Leaves no block out."""
+    return torch.zeros(1, 1, dtype=torch.bool)
 
 
 def _beside_the_blocks(parts: Anatomy, around: list[nn.Module]) -> list[nn.Module]:

@@ -86,7 +86,7 @@ def reversible(layer: Any, positions: int) -> bool:
 
 
 def _dynamic(layer: Any, positions: int) -> Undo:
-    before = layer.get_seq_length()
+    before, numbered = layer.get_seq_length(), getattr(layer, "indexer_position_ids", None)
 
     def undo() -> None:
         grown = layer.get_seq_length() - before
@@ -94,6 +94,8 @@ def _dynamic(layer: Any, positions: int) -> Undo:
             DynamicLayer.crop(layer, -1)  # its own would crop its states too, and cannot
         elif grown == positions:
             layer.crop(-1)
+            if hasattr(layer, "indexer_position_ids"):
+                layer.indexer_position_ids = numbered  # not by the block, which will not do so again
 
     return undo
 
@@ -112,7 +114,8 @@ def _as_before(layer: Any) -> Undo:
 
 
 def _dynamic_sliding(layer: Any, positions: int) -> Undo:
-    # The layer drops the position that leaves the window, but the way back needs it: keep what it returns.
+    # The layer drops what leaves the window, but the way back needs it: keep what it returns. The block then
+    # meets as many keys as before, as do later blocks that it shares them with, and masks fit as they are.
     seen: list[tuple[Tensor, Tensor]] = []
     plain = layer.update
 
@@ -126,16 +129,21 @@ def _dynamic_sliding(layer: Any, positions: int) -> Undo:
     def undo() -> None:
         layer.__dict__.pop("update", None)
         for keys, values in seen:
-            first = max(0, keys.shape[-2] - layer.sliding_window)
-            layer.keys, layer.values = keys[:, :, first:-1], values[:, :, first:-1]
-            layer.cumulative_length -= 1
+            kept = getattr(layer, "prefill_cumulative_length", 0)  # some keep the prompt before the window
+            if kept and not layer.cumulative_length:
+                layer.crop(-1)
+            else:
+                layer.keys, layer.values = keys[:, :, kept:-1], values[:, :, kept:-1]
+                layer.cumulative_length -= 1
 
     return undo
 
 
 def _static(layer: Any, positions: int) -> Undo:
     def undo() -> None:
-        layer.cumulative_length.sub_(1)  # the next update writes over the position
+        for name, length in vars(layer).items():  # of the keys, and of those that an indexer looks at
+            if name.endswith("cumulative_length") and isinstance(length, Tensor):
+                length.sub_(1)  # the next update writes over the position
 
     return undo
 
@@ -173,8 +181,12 @@ def _linear(layer: Any, positions: int) -> Undo:
 WAYS_BACK: dict[str, tuple[Callable[[Any, int], Undo], ...]] = {
     "DynamicLayer": (_dynamic,),
     "DynamicIndexedLayer": (_dynamic,),
+    "MiniMaxM3VLSparseCacheLayer": (_dynamic,),
     "DynamicSlidingWindowLayer": (_dynamic_sliding,),
+    "UnlimitedOcrDynamicReferenceSlidingWindowLayer": (_dynamic_sliding,),
     "StaticLayer": (_static,),
+    "StaticIndexedLayer": (_static,),
+    "MiniMaxM3VLSparseStaticCacheLayer": (_static,),
     "StaticSlidingWindowLayer": (_static_sliding,),
     "LinearAttentionLayer": (_linear,),
     "LinearAttentionAndFullAttentionLayer": (_linear, _dynamic),

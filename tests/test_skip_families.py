@@ -238,7 +238,8 @@ def test_every_known_way_back_is_tested() -> None:
     parts = {way for name in NEEDS for way in rollback.WAYS_BACK[name]}
     assert all(set(ways) <= parts for ways in untested.values())
     assert set(untested) == {
-        *("DynamicIndexedLayer", "DummyLayer"),
+        *("DynamicIndexedLayer", "StaticIndexedLayer", "DummyLayer"),
+        *("MiniMaxM3VLSparseCacheLayer", "MiniMaxM3VLSparseStaticCacheLayer"),
         *(
             "LinearAttentionAndSlidingWindowAttentionLayer",
             "LinearAttentionAndStaticSlidingWindowAttentionLayer",
