@@ -43,11 +43,13 @@ class Reference:
         logits: `[rows, tokens, vocab]` fp32.
         cache: for each layer of the cache its states under their names, with every position that was read.
         read: `[rows, positions]` bool, False where the cache holds padding.
+        held: that cache itself.
     """
 
     logits: Tensor
     cache: list[dict[str, Tensor]]
     read: Tensor
+    held: Any
 
 
 def reference(
@@ -63,9 +65,14 @@ def reference(
             predicts that token becomes its input there.
     """
     inputs = family.batch(*rows, suffix=answers[:, :-1])
+    positions = inputs.get("decoder_input_ids", inputs["attention_mask"]).shape[1]
     with leave_out(parts, lambda block: skipped[:, :, block]), _all_logits(parts) as logits:
         out = family.model.generate(
-            **inputs, **_cache(family.model), max_new_tokens=1, do_sample=False, return_dict_in_generate=True
+            **inputs,
+            **_cache(family.model, positions - answers.shape[1] + 1),
+            max_new_tokens=1,
+            do_sample=False,
+            return_dict_in_generate=True,
         )
     assert len(logits) == 1, "one forward"
     if "decoder_input_ids" in inputs:
@@ -77,6 +84,7 @@ def reference(
         logits=logits[0][:, -answers.shape[1] :],
         cache=[_states(layer) for layer in _layers(out.past_key_values)],
         read=read,
+        held=out.past_key_values,
     )
 
 
@@ -92,7 +100,7 @@ def cache_error(cache: Any, want: Reference) -> float:
         for layer, states in zip(layers, want.cache, strict=True)
         for pair in _pairs(layer, states, want.read)
     ]
-    return float(torch.stack([(got - other).abs().max() for got, other in pairs]).max())
+    return float(torch.stack([(got - other).abs().max() for got, other in pairs if got.numel()]).max())
 
 
 def _pairs(layer: Any, want: dict[str, Tensor], read: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,8 +185,11 @@ def _least(layer: Any, length: int) -> int:
     return layer.max_cache_len if hasattr(layer, "max_cache_len") else layer.sliding_window - 1
 
 
-def _cache(model: Any) -> dict[str, Any]:
-    """A cache that forgets nothing, where the model's own would keep a window only."""
+def _cache(model: Any, prompt: int) -> dict[str, Any]:
+    """A cache that forgets nothing, where the model's own would keep a window only.
+
+    Some keep the prompt, of so many positions, and a window of what comes after it: they are told its end.
+    """
     kinds = getattr(model.config.get_text_config(decoder=True), "layer_types", None) or ()
     if not any("sliding" in kind for kind in kinds):
         return {}
@@ -188,6 +199,8 @@ def _cache(model: Any) -> dict[str, Any]:
     for number, layer in enumerate(cache.layers):
         if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
             cache.layers[number] = LinearAttentionAndFullAttentionLayer(layer.number_of_states)
+        elif hasattr(layer, "set_prefill_length"):
+            layer.set_prefill_length(prompt)
         elif isinstance(layer, DynamicSlidingWindowLayer):
             cache.layers[number] = DynamicLayer()
     return {"past_key_values": cache}
@@ -205,7 +218,7 @@ def _states(layer: Any) -> dict[str, Tensor]:
     if getattr(layer, "keys", None) is not None:
         filled = min(int(layer.get_seq_length()), layer.keys.shape[-2])
         states = {"keys": layer.keys[..., :filled, :], "values": layer.values[..., :filled, :]}
-    for name in ("indexer_keys", "idx_keys"):
+    for name in ("indexer_keys", "idx_keys", "prefill_keys", "prefill_values"):
         keys = getattr(layer, name, None)
         if keys is not None:
             states[name] = keys if keys.dim() == 4 else keys[:, None]
