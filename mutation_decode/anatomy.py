@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .agreement import tolerance
-from .probe import probe_inputs, undisturbed
+from .probe import of_this_thread, probe_inputs, undisturbed
 from .states import ONE_STATE, States, Tail, first_tensor, more_than_one
 
 BY_HAND = (
@@ -109,6 +109,7 @@ def _watch(owner: nn.Module, inputs: Mapping[str, Any]) -> list[_Step]:
     """Every entry into and return from a module during one forward, with the tensor that passed."""
     steps: list[_Step] = []
 
+    @of_this_thread
     def note(module: nn.Module, args: Any, kwargs: Any, *output: Any) -> None:
         try:
             value = first_tensor(output[0] if output else (*args, *kwargs.values())).clone()

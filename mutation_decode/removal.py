@@ -16,7 +16,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from .anatomy import Anatomy, refuse_more_than_one_state
 from .lens import LogitLens
-from .probe import probe_inputs, works
+from .probe import of_this_thread, probe_inputs, works
 from .rollback import cache_indices, self_attention
 from .stand_in import standing_in
 from .states import first_tensor
@@ -95,6 +95,7 @@ def _what_blocks_return(anatomy: Anatomy) -> dict[int, int | None]:
     found: dict[int, int | None] = {}
 
     def note(number: int) -> Any:
+        @of_this_thread
         def hook(_block: nn.Module, _args: Any, output: Any) -> None:
             if isinstance(output, Tensor):
                 found[number] = 0

@@ -1,0 +1,180 @@
+"""Several threads on one model at the same time: each gets what it would get alone.
+
+The threads meet in the middle of forwards, so that hooks and stand-ins of one are there while another runs.
+"""
+
+import contextlib
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from families import Family, ours_on
+from transformers import StoppingCriteria
+
+from mutation_decode import Contrast, Detector, LogitLens, MutationDecoder, MutationLogitsProcessor, Skip
+
+CONTRAST = Contrast(alpha=1.5, beta=0.02)
+ALWAYS = Detector(threshold=0.0)
+FULL = {"return_dict_in_generate": True, "output_logits": True}
+Say = Callable[[], Any]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Two outputs of generate, to the bit."""
+    return torch.equal(one.sequences, other.sequences) and all(
+        torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True)
+    )
+
+
+def at_once(model: Any, jobs: list[Say]) -> list[Any]:
+    """What these return in threads of their own, which wait for one another before blocks and the head."""
+    meet = threading.Barrier(len(jobs))
+    found: list[Any] = [None] * len(jobs)
+
+    def wait(*_: Any) -> None:
+        with contextlib.suppress(threading.BrokenBarrierError):  # one is done, and the rest go on alone
+            meet.wait(timeout=20)
+
+    def do(number: int) -> None:
+        try:
+            found[number] = jobs[number]()
+        except Exception as error:
+            found[number] = error
+        finally:
+            meet.abort()
+
+    blocks = model.get_decoder().layers
+    places = (blocks[1], blocks[6], model.lm_head)
+    hooks = [place.register_forward_pre_hook(wait) for place in places]
+    threads = [threading.Thread(target=do, args=(number,)) for number in range(len(jobs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("name", ["one", "other"], ids=["llava", "llama"])
+@pytest.mark.parametrize("exact", [False, True], ids=["default", "exact"])
+def test_contrast_skip_and_plain_at_the_same_time(
+    request: pytest.FixtureRequest, name: str, exact: bool
+) -> None:
+    family = request.getfixturevalue(name)
+    strategies = [CONTRAST, Skip(layers=[2, 5], gated=True), Skip(layers=[3]), Skip(layers=[3], prompt=True)]
+    plain = family.generate(0, 1, **FULL)
+    decoders = [
+        MutationDecoder(family.model, strategy, detector=ALWAYS, exact=exact) for strategy in strategies
+    ]
+    inputs = {**family.batch(0, 1), "max_new_tokens": 10, **FULL}
+    jobs = [lambda decoder=decoder: decoder.generate(**inputs) for decoder in decoders]
+    for job in jobs:
+        job()  # the lens reads one more row in its first forward
+    want = [*(job() for job in jobs), plain]
+    assert all(not same(a, b) for a, b in itertools.combinations(want, 2)), "two of them do the same"
+    found = at_once(family.model, [*jobs, lambda: family.generate(0, 1, **FULL)])
+    for got, expected in zip(found, want, strict=True):
+        assert not isinstance(got, Exception), got
+        assert same(got, expected)
+    for decoder in decoders:
+        decoder.close()
+    assert same(family.generate(0, 1, **FULL), plain)
+    assert not any("forward" in module.__dict__ for module in family.model.modules())
+
+
+class Meanwhile(StoppingCriteria):  # type: ignore[misc]
+    """Does something in another thread after every token."""
+
+    def __init__(self, *actions: Say) -> None:
+        self.actions = itertools.cycle(actions)
+        self.errors: list[Exception] = []
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        def do() -> None:
+            try:
+                next(self.actions)()
+            except Exception as error:
+                self.errors.append(error)
+
+        thread = threading.Thread(target=do)
+        thread.start()
+        thread.join()
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+@pytest.mark.parametrize("strategy", [CONTRAST, Skip()], ids=["contrast", "skip"])
+def test_processors_come_and_go_while_another_thread_generates(one: Family, strategy: Any) -> None:
+    others: list[MutationLogitsProcessor] = []
+
+    def build() -> None:
+        for kind in (CONTRAST, Skip(), Skip(layers=[3], prompt=True)):
+            others.append(MutationLogitsProcessor(one.model, kind, detector=one.detector))
+
+    def use() -> None:
+        assert one.generate(1, logits_processor=[others[-1]]).shape[0] == 1
+
+    def close() -> None:
+        others.pop(0).close()
+
+    with MutationLogitsProcessor(one.model, strategy, detector=one.detector) as processor:
+        one.generate(0, logits_processor=[processor])
+        want = one.generate(0, 1, logits_processor=[processor], **FULL)
+        meanwhile = Meanwhile(build, use, close)
+        found = one.generate(0, 1, logits_processor=[processor], stopping_criteria=[meanwhile], **FULL)
+        assert meanwhile.errors == []
+        assert same(found, want)
+        for other in others:
+            other.close()
+        assert same(one.generate(0, 1, logits_processor=[processor], **FULL), want)
+    assert ours_on(one.model) == []
+
+
+def test_parts_are_found_while_other_threads_generate(one: Family) -> None:
+    """What another thread runs is not taken for the forward in which parts are looked for."""
+    plain = one.generate(0, 1, **FULL)
+    with MutationLogitsProcessor(one.model, CONTRAST, detector=one.detector) as processor:
+        want = one.generate(0, 1, logits_processor=[processor])
+
+    def build() -> Any:
+        with MutationLogitsProcessor(one.model, CONTRAST, detector=one.detector) as late:
+            return one.generate(0, 1, logits_processor=[late])
+
+    def build_skip() -> Any:
+        with MutationLogitsProcessor(one.model, Skip(layers=[3], prompt=True)) as late:
+            return one.generate(0, 1, logits_processor=[late])
+
+    removed = build_skip()
+    found = at_once(one.model, [build, lambda: one.generate(0, 1, **FULL), build_skip])
+    assert not any(isinstance(got, Exception) for got in found), found
+    assert torch.equal(found[0], want)
+    assert same(found[1], plain)
+    assert torch.equal(found[2], removed)
+
+
+def test_law_9_closed_by_another_thread(one: Family) -> None:
+    processor = MutationLogitsProcessor(one.model, CONTRAST, detector=one.detector)
+    with pytest.raises(RuntimeError, match="is closed; build another one"):
+        one.generate(0, logits_processor=[processor], stopping_criteria=[Meanwhile(processor.close)])
+    assert ours_on(one.model) == []
+    assert "generate" not in one.model.__dict__
+
+
+def test_a_lens_of_another_thread_reads_its_own_forwards(one: Family) -> None:
+    inputs = one.batch(0, 1)
+
+    def read() -> Any:
+        with torch.no_grad(), LogitLens(one.model) as lens:
+            one.model(**inputs)
+            return lens.take().logits
+
+    with MutationLogitsProcessor(one.model, Skip(layers=[3]), detector=None) as processor:
+        use = {"logits_processor": [processor], **FULL}
+        want = read(), one.generate(0, 1, **use)
+        found = at_once(one.model, [read, lambda: one.generate(0, 1, **use)])
+    assert not any(isinstance(got, Exception) for got in found), found
+    torch.testing.assert_close(found[0], want[0], atol=1e-5, rtol=1e-5)
+    assert torch.equal(found[1].sequences, want[1].sequences)
