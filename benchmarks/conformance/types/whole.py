@@ -12,20 +12,27 @@ from benchmarks.conformance.shrink import END, IMAGE, VIDEO
 COARSE = {"patch_size": 8}
 """A vision tower that makes four patches of a picture, and not sixteen."""
 
-SQUARE = {"image_size": [16, 16], "patch_size": [4, 4]}
+FINE = {"image_size": [16, 16], "patch_size": [4, 4]}
+FOUR = a_picture(4)
+SEEN = pixels(3, 16, 16)
 
 CODES = range(100, 108)
 """Ids of the vocabulary that stand for the entries of a codebook of pictures."""
+
+CODEBOOK = {
+    "base_channels": 32,
+    "channel_multiplier": [1, 1],
+    "num_res_blocks": 1,
+    "num_embeddings": len(CODES),
+}
+
+ONE_LENGTH = (((1,), (5, 6, 7, 8)), ((1,), (40, 41, 42, 43)), ((1, 30), (70, 71, 72)))
+"""Prompts without padding."""
 
 
 def beside(values: Inputs, **more: Callable[[Sequence[int], Tensor], Tensor]) -> Inputs:
     """Further inputs beside the pixels, each made from the numbers of rows and their ids."""
     return lambda rows, ids: {**values(rows, ids), **{name: make(rows, ids) for name, make in more.items()}}
-
-
-def renamed(values: Inputs, name: str) -> Inputs:
-    """Pixels under another name."""
-    return lambda rows, ids: {name: values(rows, ids)["pixel_values"]}
 
 
 def drawn(*ends: str) -> Callable[[Any], None]:
@@ -50,46 +57,43 @@ def questions(rows: Sequence[int], ids: Tensor) -> Tensor:
     return torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])[list(rows)]
 
 
+def answered(rows: Sequence[int], ids: Tensor) -> Tensor:
+    """0 in the prompt, whose positions all attend to one another, and 1 in the answer."""
+    prompts = Kind(image=FOUR).prompts()
+    return (torch.arange(ids.shape[1]) >= max(len(prompts[row]) for row in rows)).expand_as(ids).long()
+
+
 def proteins(rows: Sequence[int], ids: Tensor) -> dict[str, Tensor]:
     """Chains of amino acids."""
     chains = torch.randint(5, 25, (ROWS, 7), generator=torch.Generator().manual_seed(1))[list(rows)]
     return {"protein_input_ids": chains, "protein_attention_mask": torch.ones_like(chains)}
 
 
-FOUR = a_picture(4)
-
-ONE_LENGTH = (((1,), (5, 6, 7, 8)), ((1,), (40, 41, 42, 43)), ((1, 30), (70, 71, 72)))
-"""Prompts without padding."""
-
-BLIP_2 = {"qformer_config": {"vocab_size": 40}}
+MARKED = beside(SEEN, token_type_ids=lambda rows, ids: picture_tokens(ids))
 
 KINDS: dict[str, Kind] = {
-    "llava": Kind(config={"vision_config": COARSE}, image=FOUR, inputs=pixels(3, 16, 16)),
+    "llava": Kind(config={"vision_config": COARSE}, image=FOUR, inputs=SEEN),
     "vipllava": Kind(
-        config={"vision_config": COARSE, "vision_feature_layers": [-2, -1], "vision_feature_layer": [-2, -1]},
+        config={"vision_config": COARSE, "vision_feature_layer": [-2, -1]},
         image=FOUR,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
     ),
-    "video_llava": Kind(
-        config={"vision_config": COARSE}, image=FOUR, inputs=renamed(pixels(3, 16, 16), "pixel_values_images")
-    ),
-    "aya_vision": Kind(image=FOUR, inputs=pixels(3, 16, 16)),
-    "cohere2_vision": Kind(image=FOUR, inputs=pixels(3, 16, 16)),
+    "video_llava": Kind(config={"vision_config": COARSE}, image=FOUR, inputs=SEEN),
+    "aya_vision": Kind(image=FOUR, inputs=SEEN),
+    "cohere2_vision": Kind(image=FOUR, inputs=SEEN),
     "blip": Kind(
-        inputs=beside(
-            pixels(3, 16, 16), input_ids=ended, attention_mask=lambda rows, ids: ended(rows, ids).sign()
-        )
+        inputs=beside(SEEN, input_ids=ended, attention_mask=lambda rows, ids: ended(rows, ids).sign())
     ),
     "blip-2": Kind(
         config={"image_token_index": IMAGE},
         image=[IMAGE] * 4,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
         prepare=drawn("query_tokens"),
     ),
     "instructblip": Kind(
         config={"image_token_index": IMAGE},
         image=[IMAGE] * 4,
-        inputs=beside(pixels(3, 16, 16), qformer_input_ids=questions),
+        inputs=beside(SEEN, qformer_input_ids=questions),
         prepare=drawn("query_tokens"),
     ),
     "instructblipvideo": Kind(
@@ -101,30 +105,20 @@ KINDS: dict[str, Kind] = {
     "chameleon": Kind(
         config={
             "vq_config": {
+                **CODEBOOK,
                 "embed_dim": 8,
-                "num_embeddings": len(CODES),
                 "latent_channels": 8,
                 "resolution": 4,
-                "base_channels": 32,
-                "channel_multiplier": [1, 1],
-                "num_res_blocks": 1,
             },
             "vocabulary_map": {"<image>": IMAGE, **{f"IMGIMG{chr(c - 35)}Z": c for c in CODES}},
         },
         image=FOUR,
         inputs=pixels(3, 4, 4),
-        prepare=drawn(
-            "vqmodel.quantize.embedding.weight", "vqmodel.quant_conv.weight", "vqmodel.quant_conv.conv.weight"
-        ),
+        prepare=drawn("vqmodel.quantize.embedding.weight", "vqmodel.quant_conv.weight"),
     ),
     "emu3": Kind(
         config={
-            "vq_config": {
-                "codebook_size": len(CODES),
-                "base_channels": 32,
-                "channel_multiplier": [1, 1],
-                "num_res_blocks": 1,
-            },
+            "vq_config": {**CODEBOOK, "codebook_size": len(CODES)},
             "vocabulary_map": {
                 "<image>": IMAGE,
                 "<|extra_200|>": CODES.stop,
@@ -133,26 +127,17 @@ KINDS: dict[str, Kind] = {
         },
         image=a_picture(6),
         inputs=beside(pixels(3, 4, 4), image_sizes=lambda rows, ids: torch.tensor([[4, 4]] * len(rows))),
-        prepare=drawn(
-            "vqmodel.quantize.embedding.weight", "vqmodel.quant_conv.weight", "vqmodel.quant_conv.conv.weight"
-        ),
+        prepare=drawn("vqmodel.quantize.embedding.weight", "vqmodel.quant_conv.conv.weight"),
     ),
     "janus": Kind(
         config={
             "vision_config": {**COARSE, "num_image_tokens": 4},
-            "vq_config": {
-                "num_embeddings": len(CODES),
-                "latent_channels": 32,
-                "base_channels": 32,
-                "channel_multiplier": [1, 1],
-                "num_res_blocks": 1,
-                "image_token_embed_dim": 32,
-            },
+            "vq_config": {**CODEBOOK, "latent_channels": 32, "image_token_embed_dim": 32},
         },
         image=FOUR,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
     ),
-    "deepseek_vl": Kind(config={"vision_config": COARSE}, image=FOUR, inputs=pixels(3, 16, 16)),
+    "deepseek_vl": Kind(config={"vision_config": COARSE}, image=FOUR, inputs=SEEN),
     "deepseek_vl_hybrid": Kind(
         config={
             "vision_config": COARSE,
@@ -160,7 +145,7 @@ KINDS: dict[str, Kind] = {
         },
         image=FOUR,
         inputs=beside(
-            pixels(3, 16, 16),
+            SEEN,
             high_res_pixel_values=lambda rows, ids: pictures(3, 16, 16, seed=2)[list(rows)],
         ),
         prepare=drawn("model.high_res_vision_alpha"),
@@ -177,6 +162,7 @@ KINDS: dict[str, Kind] = {
         text=ONE_LENGTH,
         prepare=drawn("gate_attention", "gate_ffw"),
     ),
+    # The towers of these two need timm; others take their place.
     "fast_vlm": Kind(
         config={
             "vision_config": {
@@ -188,7 +174,7 @@ KINDS: dict[str, Kind] = {
             }
         },
         image=FOUR,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
     ),
     "perception_lm": Kind(
         config={
@@ -210,20 +196,21 @@ KINDS: dict[str, Kind] = {
     "gemma3": Kind(
         config={"mm_tokens_per_image": 4},
         image=FOUR,
-        inputs=beside(pixels(3, 16, 16), token_type_ids=lambda rows, ids: picture_tokens(ids)),
+        inputs=MARKED,
     ),
     "shieldgemma2": Kind(
         config={"mm_tokens_per_image": 4},
         image=FOUR,
-        inputs=beside(pixels(3, 16, 16), token_type_ids=lambda rows, ids: picture_tokens(ids)),
+        inputs=MARKED,
     ),
-    "got_ocr2": Kind(image=[IMAGE], inputs=pixels(3, 16, 16)),
-    "pp_chart2table": Kind(image=[IMAGE], inputs=pixels(3, 16, 16)),
-    "internvl": Kind(config={"vision_config": SQUARE}, image=FOUR, inputs=pixels(3, 16, 16)),
-    "qianfan_ocr": Kind(config={"vision_config": SQUARE}, image=FOUR, inputs=pixels(3, 16, 16)),
+    "got_ocr2": Kind(image=[IMAGE], inputs=SEEN),
+    "pp_chart2table": Kind(image=[IMAGE], inputs=SEEN),
+    "internvl": Kind(config={"vision_config": FINE}, image=FOUR, inputs=SEEN),
+    "qianfan_ocr": Kind(config={"vision_config": FINE}, image=FOUR, inputs=SEEN),
+    # Its steps count padding in their positions, and its prompts do not.
     "kosmos-2": Kind(
         image=FOUR,
-        inputs=beside(pixels(3, 16, 16), image_embeds_position_mask=lambda rows, ids: picture_tokens(ids)),
+        inputs=beside(SEEN, image_embeds_position_mask=lambda rows, ids: picture_tokens(ids)),
     ),
     "llama4": Kind(
         config={
@@ -234,26 +221,30 @@ KINDS: dict[str, Kind] = {
             },
             "text_config": {
                 "intermediate_size_mlp": 64,
-                "attention_chunk_size": 6,
                 "floor_scale": 4,
                 "interleave_moe_layer_step": 2,
                 "moe_layers": None,
             },
         },
         image=FOUR,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
     ),
     "ovis2": Kind(
         config={"vision_config": COARSE, "visual_indicator_token_ids": [118, 117, 116, 115, 114]},
         image=FOUR,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
     ),
-    "paligemma": Kind(config={"vision_config": COARSE}, image=FOUR, inputs=pixels(3, 16, 16)),
-    "git": Kind(config={"num_hidden_layers": 8}, inputs=pixels(3, 16, 16)),
+    "paligemma": Kind(
+        config={"vision_config": COARSE},
+        image=FOUR,
+        inputs=beside(SEEN, token_type_ids=answered),
+    ),
+    "git": Kind(config={"num_hidden_layers": 8}, inputs=SEEN),
     "aria": Kind(
         config={"projector_patch_to_query_dict": {16: 4}, "max_value_projector_patch_to_query_dict": 4},
         image=FOUR,
-        inputs=pixels(3, 16, 16),
+        inputs=SEEN,
+        prepare=drawn("projector.query"),
     ),
     "fuyu": Kind(image=FOUR, inputs=pixels(4, 48)),
 }
