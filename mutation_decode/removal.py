@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
@@ -115,7 +116,7 @@ def _what_blocks_return(anatomy: Anatomy) -> dict[int, int | None]:
 def _count(cache: Cache, index: int, states: Tensor) -> None:
     layer = cache.layers[index] if index < len(cache.layers) else None
     if layer is not None and hasattr(layer, "has_previous_state"):
-        layer.has_previous_state = dict.fromkeys(layer.has_previous_state, True)
+        layer.has_previous_state = tree_map(lambda _: True, layer.has_previous_state)
     if layer is None or isinstance(layer, CacheLayerMixin):
         nothing = states.new_zeros(states.shape[0], 1, states.shape[1], 1)
         cache.update(nothing, nothing, index)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from transformers import Cache, EncoderDecoderCache
 from transformers.cache_utils import DynamicLayer
 
@@ -82,7 +83,7 @@ def known(layer: Any) -> str:
 def reversible(layer: Any, positions: int) -> bool:
     """Whether `remember` can take back the last of these positions: not if a state has run over several."""
     states = getattr(layer, "has_previous_state", None)
-    return states is None or (positions == 1 and all(states.values()))
+    return states is None or (positions == 1 and all(tree_leaves(states)))
 
 
 def _dynamic(layer: Any, positions: int) -> Undo:
@@ -164,12 +165,9 @@ def _static_sliding(layer: Any, positions: int) -> Undo:
 def _linear(layer: Any, positions: int) -> Undo:
     if not reversible(layer, positions):
         return lambda: None  # the caller asks `reversible` before it runs a block again
-    kept = [
-        (states[index], states[index].clone())
-        for states in (layer.conv_states, layer.recurrent_states)
-        for index in states
-        if states[index] is not None
-    ]
+    # A layer holds one state or, since transformers 5.14, a dict of them.
+    states = tree_leaves((layer.conv_states, layer.recurrent_states))
+    kept = [(state, state.clone()) for state in states if state is not None]
 
     def undo() -> None:
         for state, before in kept:

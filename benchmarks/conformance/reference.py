@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache, EncoderDecoderCache
 from transformers.cache_utils import (
     DynamicLayer,
     DynamicSlidingWindowLayer,
     LinearAttentionAndFullAttentionLayer,
-    LinearAttentionAndSlidingWindowAttentionLayer,
 )
 
 from mutation_decode import Anatomy
@@ -197,7 +197,7 @@ def _cache(model: Any, prompt: int) -> dict[str, Any]:
         return {"past_key_values": DynamicCache()}
     cache = DynamicCache(config=model.config)
     for number, layer in enumerate(cache.layers):
-        if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
+        if isinstance(layer, DynamicSlidingWindowLayer) and hasattr(layer, "conv_states"):
             cache.layers[number] = LinearAttentionAndFullAttentionLayer(layer.number_of_states)
         elif hasattr(layer, "set_prefill_length"):
             layer.set_prefill_length(prompt)
@@ -223,7 +223,7 @@ def _states(layer: Any) -> dict[str, Tensor]:
         if keys is not None:
             states[name] = keys if keys.dim() == 4 else keys[:, None]
     for kind in ("conv_states", "recurrent_states"):
-        for number, state in getattr(layer, kind, {}).items():
+        for number, state in enumerate(tree_leaves(getattr(layer, kind, {}))):
             if state is not None:
                 states[f"{kind} {number}"] = state
     return states
