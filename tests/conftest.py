@@ -1,6 +1,7 @@
-"""Fixtures of the library's tests: model families, and a check that they are left as they were."""
+"""Fixtures of the library's tests: model families, left as they were by every test; and what is skipped."""
 
 import os
+import re
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -10,9 +11,26 @@ import pytest
 import torch
 import transformers
 from families import FAMILIES, Family, build, llama, llava, ours_on
+from packaging.version import Version
 
 transformers.utils.logging.set_verbosity_error()
 torch.set_num_threads(1)
+
+SINCE = (
+    ("5.13", r"\[static-(qwen3_next|bamba|lfm2)\]", "static caches with recurrent states"),
+    ("5.14", r"\[static-falcon_h1\]|\[LinearAttentionAndStatic", "static caches with both kinds in a block"),
+    ("5.18", r"\[static-mllama\]", "static caches for mllama"),
+)
+"""What older transformers cannot do without this library either: since when they can, and its tests."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what this transformers cannot do."""
+    for since, tests, what in SINCE:
+        if Version(transformers.__version__) < Version(since):
+            for item in items:
+                if re.search(tests, item.nodeid):
+                    item.add_marker(pytest.mark.skip(f"transformers has {what} since {since}"))
 
 
 @pytest.fixture(scope="session", params=FAMILIES, ids=lambda make: make.__name__)

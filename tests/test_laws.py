@@ -286,14 +286,14 @@ def test_law_10_firing_in_a_finished_row_is_no_effect(one: Family) -> None:
             if not self.first:
                 return scores
             self.first = False
-            only = torch.full_like(scores[self.row], -torch.inf).index_fill(0, torch.tensor([50]), 0.0)
+            only = torch.full_like(scores[self.row], -torch.inf).index_fill(0, torch.tensor([52]), 0.0)
             return scores.index_put((torch.tensor([self.row]),), only[None])
 
     def largest(row: int) -> tuple[float, float]:
         """The largest watched js of the tokens that are returned, and of the padding."""
         watching = MutationLogitsProcessor(one.model, CONTRAST, detector=NEVER, trace=True)
         with watching, warnings.catch_warnings(action="ignore"):
-            one.generate(0, 1, 2, logits_processor=[Ends(row), watching], eos_token_id=50)
+            one.generate(0, 1, 2, logits_processor=[Ends(row), watching], eos_token_id=52)
         trace = watching.trace
         assert trace is not None
         js = trace.js[..., Detector().blocks(trace.js.shape[-1])].amax(-1)
@@ -306,4 +306,4 @@ def test_law_10_firing_in_a_finished_row_is_no_effect(one: Family) -> None:
     detector = Detector(threshold=(read + padding) / 2)
     processor = MutationLogitsProcessor(one.model, CONTRAST, detector=detector)
     with processor, pytest.warns(UserWarning, match=f"never acted.*was {read:.3g} nats"):
-        one.generate(0, 1, 2, logits_processor=[Ends(row), processor], eos_token_id=50)
+        one.generate(0, 1, 2, logits_processor=[Ends(row), processor], eos_token_id=52)
