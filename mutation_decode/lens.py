@@ -124,6 +124,13 @@ class LogitLens:
         self._states.clear()
         self._running = False
 
+    def __reduce__(self) -> Any:
+        """Refuses to be copied or pickled, with a model that it is on."""
+        raise TypeError(
+            f"a {type(self).__name__} belongs to its model and cannot be copied or saved; copy a model while "
+            f"nothing reads its layers."
+        )
+
     def take(self) -> Readout:
         """Hands out the readout of the last forward, once.
 

@@ -162,7 +162,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         """Refuses to be copied or pickled, alone or as an attribute of something else."""
         raise TypeError(
             f"a {type(self).__name__} belongs to its model and cannot be copied or saved; build one for the "
-            f"model that needs it."
+            f"copy, and copy a model while it is not generating."
         )
 
     def close(self) -> None:

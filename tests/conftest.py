@@ -51,6 +51,12 @@ def other() -> Family:
     return build(llama)
 
 
+@pytest.fixture(params=["one", "other"], ids=["llava", "llama"])
+def plain_family(request: pytest.FixtureRequest) -> Family:
+    """A model with pictures and one without, in turn."""
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture(autouse=True)
 def _models_are_left_as_they_were(request: pytest.FixtureRequest) -> Any:
     """No test leaves a hook or a stand-in method on a shared model."""

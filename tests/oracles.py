@@ -62,3 +62,10 @@ def by_hand(model: Any, inputs: dict[str, Tensor]) -> Tensor:
     logits = torch.cat(layers, dim=1)
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Two outputs of generate, to the bit."""
+    return torch.equal(one.sequences, other.sequences) and all(
+        torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True)
+    )

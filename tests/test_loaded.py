@@ -107,6 +107,26 @@ def test_a_model_is_saved_whole_while_a_processor_is_on_it(other: Family, tmp_pa
 def test_law_9_a_processor_is_not_copied(other: Family, copying: Any) -> None:
     with (
         MutationLogitsProcessor(other.model, CONTRAST, detector=other.detector) as processor,
-        pytest.raises(TypeError, match=r"MutationLogitsProcessor.*belongs to its model.*build one"),
+        pytest.raises(
+            TypeError, match=r"MutationLogitsProcessor belongs to its model.*build one for the copy"
+        ),
     ):
         copying(processor)
+
+
+@pytest.mark.parametrize(
+    "strategy", [CONTRAST, Skip(), Skip(layers=[2]), Skip(layers=[2], prompt=True)], ids=str
+)
+def test_law_9_a_model_is_not_copied_in_the_middle_of_a_call(other: Family, strategy: Any) -> None:
+    class Copies(transformers.StoppingCriteria):  # type: ignore[misc]
+        def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+            copy.deepcopy(other.model)
+
+    with MutationLogitsProcessor(other.model, strategy, detector=other.detector) as processor:
+        want = other.generate(0, 1, 2, logits_processor=[processor], **FULL)
+        with pytest.raises(TypeError, match=r"belongs to its model and cannot be copied.*copy a model while"):
+            other.generate(0, 1, 2, logits_processor=[processor], stopping_criteria=[Copies()])
+        copied = replace(other, model=copy.deepcopy(other.model))
+        found = other.generate(0, 1, 2, logits_processor=[processor], **FULL)
+    assert torch.equal(found.sequences, want.sequences)
+    assert torch.equal(copied.generate(0, 1, 2), other.generate(0, 1, 2))

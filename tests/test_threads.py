@@ -12,21 +12,13 @@ from typing import Any
 import pytest
 import torch
 from families import Family, ours_on
+from oracles import ALWAYS, FULL, same
 from transformers import StoppingCriteria
 
-from mutation_decode import Contrast, Detector, LogitLens, MutationDecoder, MutationLogitsProcessor, Skip
+from mutation_decode import Contrast, LogitLens, MutationDecoder, MutationLogitsProcessor, Skip
 
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
-ALWAYS = Detector(threshold=0.0)
-FULL = {"return_dict_in_generate": True, "output_logits": True}
 Say = Callable[[], Any]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Two outputs of generate, to the bit."""
-    return torch.equal(one.sequences, other.sequences) and all(
-        torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True)
-    )
 
 
 def at_once(model: Any, jobs: list[Say]) -> list[Any]:
