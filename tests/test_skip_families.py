@@ -240,6 +240,7 @@ def test_every_known_way_back_is_tested() -> None:
     assert set(untested) == {
         *("DynamicIndexedLayer", "StaticIndexedLayer", "DummyLayer"),
         *("MiniMaxM3VLSparseCacheLayer", "MiniMaxM3VLSparseStaticCacheLayer"),
+        "UnlimitedOcrDynamicReferenceSlidingWindowLayer",
         *(
             "LinearAttentionAndSlidingWindowAttentionLayer",
             "LinearAttentionAndStaticSlidingWindowAttentionLayer",

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.conformance.between import still
 from benchmarks.conformance.kinds import ROWS
 from benchmarks.conformance.reference import cache_error, leave_out, reference
 from benchmarks.conformance.rounding import rounded_otherwise
@@ -102,14 +103,14 @@ def last_block(subject: Subject, parts: Anatomy) -> None:
 
 
 def readouts(subject: Subject, parts: Anatomy) -> None:
-    """A readout is what the model itself says when all blocks after it are the identity."""
+    """A readout is what the model itself says when all that comes after it is the identity."""
     depth = parts.depth
     for number in (depth - 1, depth // 2):
         lens = LogitLens(subject.model, readouts=[number], anatomy=parts)
         with torch.no_grad(), lens, reading(parts, lens) as read:
             subject.generate(*ALL, max_new_tokens=1)
         after = torch.arange(depth)[None, None].expand(len(ALL), 1, -1) >= number
-        with leave_out(parts, partial(_of, after)):
+        with still(parts, number - 1), leave_out(parts, partial(_of, after)):
             want = subject.generate(*ALL, max_new_tokens=1).logits[0]
         off = float((read[0].logits[:, 0] - want).abs().max())
         if not off <= NOISE:

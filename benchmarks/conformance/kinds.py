@@ -59,10 +59,13 @@ def a_picture(tokens: int) -> list[int]:
     return [START, *[IMAGE] * tokens, END]
 
 
-def pixels(*shape: int) -> Inputs:
-    """One tensor of pixels ``[rows, *shape]``."""
+def pixels(*shape: int, **beside: Sequence[int]) -> Inputs:
+    """One tensor of pixels ``[rows, *shape]``, and beside it the same numbers for every row."""
     values = pictures(*shape)
-    return lambda rows, ids: {"pixel_values": values[list(rows)]}
+    return lambda rows, ids: {
+        "pixel_values": values[list(rows)],
+        **{name: torch.tensor([list(numbers)] * len(rows)) for name, numbers in beside.items()},
+    }
 
 
 def patches(count: int, size: int, grid: tuple[int, int, int], **more: Callable[[Tensor], Tensor]) -> Inputs:

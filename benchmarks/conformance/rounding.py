@@ -10,7 +10,7 @@ from torch import Tensor
 from mutation_decode import Anatomy
 
 A_BLOCK = 4 * torch.finfo(torch.float32).eps
-"""Relative; a block rounds after each of its norms, products and sums, and not after the last of them alone."""
+"""Relative; a block rounds after each of its norms, products and sums, not after the last of them alone."""
 
 
 @contextmanager

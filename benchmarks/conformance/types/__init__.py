@@ -1,9 +1,17 @@
 """The model types, grouped by how they take pictures."""
 
 from benchmarks.conformance.kinds import Kind
-from benchmarks.conformance.types import grids, grids_sparse, text, whole
+from benchmarks.conformance.types import gemma, grids, grids_sparse, sized, text, tiles, whole
 
-KINDS: dict[str, Kind] = {**whole.KINDS, **grids.KINDS, **grids_sparse.KINDS, **text.KINDS}
+KINDS: dict[str, Kind] = {
+    **whole.KINDS,
+    **tiles.KINDS,
+    **sized.KINDS,
+    **grids.KINDS,
+    **grids_sparse.KINDS,
+    **gemma.KINDS,
+    **text.KINDS,
+}
 """All types whose miniatures are described here; of others the configuration alone is known."""
 
 TEXT = tuple(text.KINDS)
