@@ -9,11 +9,13 @@ import inspect
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any, Protocol
 
 from torch import nn
 from transformers import GenerationMixin, PreTrainedModel
+
+from .stand_in import standing_in
 
 
 class GenerateCall:
@@ -56,7 +58,20 @@ class GenerateCall:
 
     def run(self) -> Any:
         """Does what was called, with the arguments as they are now."""
-        return self._function(**self.arguments)
+        # Janus takes logits processors by name and does not hand them on: they are put where they belong.
+        inside, place = generating(self.model), "_get_logits_processor"
+        kept = standing_in(inside, self._keep, place) if hasattr(inside, place) else nullcontext()
+        with kept:
+            return self._function(**self.arguments)
+
+    def _keep(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
+        def prepared(*args: Any, **kwargs: Any) -> Any:
+            found = prepare(*args, **kwargs)
+            if not any(one is other for one in found for other in self.processors):
+                found.extend(self.processors)
+            return found
+
+        return prepared
 
 
 class Listener(Protocol):

@@ -93,7 +93,7 @@ REASONS: dict[str, Callable[[GenerateCall], bool]] = {
 
 REASONS_AGAINST_SKIP: dict[str, Callable[[GenerateCall], bool]] = {
     "without a KV cache (use_cache=False) every later forward would read the token anew, and not skip there; "
-    "leave use_cache out, or use Contrast.": _without_cache,
+    "pass use_cache=True, or use Contrast.": _without_cache,
     "an offloaded cache moves a block's keys away when it has run, and Skip may run it a second time; "
     "leave cache_implementation out, or use Contrast.": _offloaded,
     "prompts in pieces (prefill_chunk_size) end in positions that predict nothing, and Skip would act "

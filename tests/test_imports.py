@@ -43,7 +43,7 @@ MAY_IMPORT = {
     },
     "removal": {"anatomy", "lens", "probe", "rollback", "stand_in", "states", "transformers"},
     "trace": {"divergence"},
-    "intercept": {"transformers"},
+    "intercept": {"stand_in", "transformers"},
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
     "call": {"detection", "divergence", "lens", "readout", "trace", "transformers"},

@@ -30,7 +30,7 @@ def strange_cache() -> DynamicCache:
     [
         (
             {"use_cache": False},
-            r"without a KV cache \(use_cache=False\).*leave use_cache out, or use Contrast",
+            r"without a KV cache \(use_cache=False\).*pass use_cache=True, or use Contrast",
         ),
         ({"generation_config": GenerationConfig(use_cache=False)}, "without a KV cache"),
         ({"prefill_chunk_size": 4}, "prompts in pieces.*leave prefill_chunk_size out"),
