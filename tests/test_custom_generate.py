@@ -117,13 +117,17 @@ def test_what_generate_takes_is_passed_on(one: Family) -> None:
         ({"threshold": -1.0}, "threshold is a JSD in nats"),
         ({"layer": 8, "always": True}, "layer=8 is no earlier readout of a model of 8 blocks"),
         ({"prompt_lookup_num_tokens": 2}, "several tokens from one forward"),
-        ({"trust_remote_code": False}, "pass the argument `trust_remote_code=True`"),
     ],
 )
 def test_mistakes_are_named(one: Family, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         by_hub(one, 0, **arguments)
     assert "generate" not in one.model.__dict__
+
+
+def test_without_trust_it_is_transformers_that_refuses(one: Family) -> None:
+    with pytest.raises(ValueError, match="pass the argument `trust_remote_code=True`"):
+        by_hub(one, 0, trust_remote_code=False)
 
 
 def test_a_processor_that_is_there_already_is_enough(one: Family) -> None:
