@@ -10,6 +10,9 @@ from transformers import Cache
 
 from .rollback import cache_layers, remember, reversible
 
+FOR_QUERIES = ("mask", "bias", "alibi")
+"""Parts of the names of arguments that have a row for each query (or one for all), an entry for each key."""
+
 
 class BlockCall:
     """What a block is called with, kept before it runs, and the way back of what it writes to the cache.
@@ -66,17 +69,27 @@ class BlockCall:
         # A block that reads another one's keys has no cache layer that could tell.
         lengths = self.lengths() or ([] if self._cache is None else [int(self._cache.get_seq_length())])
         filled = lengths[0] if lengths else self.positions
-        seen = mask[:, :, :-1, min(filled, mask.shape[-1]) - 1]
-        return bool((seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2).any())
+        column = mask[:, :, :, min(filled, mask.shape[-1]) - 1]
+        if mask.dtype == torch.bool:
+            seen = column == column[..., -1:]  # the last one sees itself, whichever bool says so
+        else:
+            seen = column > torch.finfo(mask.dtype).min / 2
+        return bool(seen[..., :-1].any())
 
-    def again(self, state: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Takes the last position out of the cache, and returns the arguments to run the block there."""
+    def again(self, state: Tensor, handed_on: Mapping[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Takes the last position out of the cache, and returns the arguments to run the block there.
+
+        Args:
+            state: `[rows, 1, ...]` what enters it now.
+            handed_on: what takes the place of other arguments, under their ids: blocks before it, which have
+                run again, make these anew.
+        """
         for undo in self._undo:
             undo()
         bound = self._signature.bind(*self._args, **self._kwargs)
+        for name, value in bound.arguments.items():
+            bound.arguments[name] = self._now(name, value, handed_on)
         if self.positions > 1:
-            for name, value in bound.arguments.items():
-                bound.arguments[name] = self._last(name, value)
             self._mask_room(bound)
         bound.arguments[next(iter(bound.arguments))] = state
         return bound.args, bound.kwargs
@@ -105,18 +118,20 @@ class BlockCall:
         """How many positions the cache layers of the block have seen; those of running states cannot tell."""
         return [int(layer.get_seq_length()) for layer in self._layers if hasattr(layer, "get_seq_length")]
 
-    def _last(self, name: str, value: Any) -> Any:
+    def _now(self, name: str, value: Any, handed_on: Mapping[int, Tensor]) -> Any:
         if isinstance(value, Tensor):
-            return self._last_of_tensor(name, value)
+            return handed_on[id(value)] if id(value) in handed_on else self._last_of_tensor(name, value)
         if type(value) in (tuple, list):
-            return type(value)(self._last(name, item) for item in value)
+            return type(value)(self._now(name, item, handed_on) for item in value)
         if type(value) is dict:
-            return {key: self._last(str(key), item) for key, item in value.items()}
+            return {key: self._now(str(key), item, handed_on) for key, item in value.items()}
         return value
 
     def _last_of_tensor(self, name: str, value: Tensor) -> Tensor:
         """The part of an argument that belongs to the last position; which dimension is told by its name."""
-        if "mask" in name and value.dim() > 2:
+        if self.positions == 1 or value.dim() == 0:
+            return value
+        if value.dim() > 2 and any(word in name for word in FOR_QUERIES):
             return value if value.shape[-2] != self.positions else value[..., -1:, -self._window :]
         # Masks of two dimensions are of all keys as a rule, other arguments of the positions of the call.
         dims = _position_dims(name, value) if self._each.get(name, "mask" not in name) else ()

@@ -1,11 +1,13 @@
 """What a model makes of another last state: all that its own code does after its blocks, and nothing before.
 
 Models scale, cap or forbid logits after the head in their own ways. So the owner's forward itself runs again,
-with the same arguments; the module around the blocks returns at once what it returned before, and the head is
-given the other state.
+with the same arguments; the module around the blocks (or, where there is none, each block) returns at once
+what came out of it before, and the head is given the other state.
 """
 
 import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,11 +26,13 @@ class Replay:
     Attributes:
         args, kwargs: what the owner was called with.
         body: the outermost module around the blocks, and what it returned.
+        last: what the last block returned.
     """
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     body: tuple[nn.Module, Any] | None = None
+    last: Any = None
 
     @property
     def ids(self) -> Tensor | None:
@@ -37,20 +41,14 @@ class Replay:
         return next((x for x in given if isinstance(x, Tensor) and not x.is_floating_point()), None)
 
     def logits(self, parts: Anatomy, state: Tensor) -> Tensor:
-        """The logits `[rows, 1, vocab]` that come of a last state `[rows, 1, ...]`.
-
-        Raises:
-            ValueError: if no module around the blocks returned: they ran in the owner's own forward.
-        """
-        if self.body is None:
-            raise ValueError(
-                f"{type(parts.owner).__name__} runs its blocks in the module that calls its head, so its "
-                f"logits cannot be made again without them: Skip cannot leave any out. Use Contrast."
-            )
+        """The logits `[rows, 1, vocab]` that come of a last state `[rows, 1, ...]`."""
+        # What blocks return does not matter, as long as it looks like it: the head will not see it.
+        known = [self.body] if self.body is not None else [(block, self.last) for block in parts.blocks]
         handle = parts.head.register_forward_pre_hook(_in_this_thread(parts.finish(state)))
-        module, output = self.body
         try:
-            with standing_in(module, lambda _plain: lambda *_, **__: output):
+            with ExitStack() as stack:
+                for module, output in known:
+                    stack.enter_context(standing_in(module, _returns(output)))
                 return logits_of(parts.owner.forward(*self.args, **self.kwargs))[:, -1:]
         finally:
             handle.remove()
@@ -66,6 +64,10 @@ def around_the_blocks(parts: Anatomy) -> list[nn.Module]:
         and any(m is parts.blocks[-1] for m in module.modules())
         and not any(m is parts.head for m in module.modules())
     ]
+
+
+def _returns(output: Any) -> Callable[[Any], Callable[..., Any]]:
+    return lambda _plain: lambda *_, **__: output
 
 
 def _in_this_thread(states: Tensor) -> Any:

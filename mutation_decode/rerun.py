@@ -128,21 +128,15 @@ class Rerun:
                         f"block {number} ran without a KV cache that transformers knows, and Skip has to "
                         f"correct what later tokens will see; do not set use_cache=False, or use Contrast."
                     )
-                extras = self._forward.extras
-                if extras and any(value is extra for value in tensors((args, kwargs)) for extra in extras):
-                    raise NotTheSameError(
-                        f"block {number} is given more than states by blocks before it, which leaving them "
-                        f"out would change: Skip cannot leave any out. Use Contrast."
-                    )
                 self._forward.steps.append(_Step(number, module, call))
 
         return keep
 
     def _keep_output(self, _module: nn.Module, _args: Any, output: Any) -> None:
         if self._forward is not None and self._lens.listening:
-            states = first_tensor(output)
-            self._forward.steps[-1].left = states[:, -1:].clone()
-            self._forward.extras += [extra for extra in tensors(output) if extra is not states]
+            step = self._forward.steps[-1]
+            step.left, step.beside = first_tensor(output)[:, -1:].clone(), _beside_the_states(output)
+            self._forward.replay.last = output
 
     def _keep_body(self, body: nn.Module, _args: Any, output: Any) -> None:
         if self._forward is not None and self._lens.listening:
@@ -178,7 +172,7 @@ class Rerun:
         own = own[:, -1:]
         try:
             again = self._run_again(forward, first, nothing)
-        except (RuntimeError, IndexError, TypeError) as error:
+        except (RuntimeError, IndexError, TypeError, ValueError) as error:
             raise self._not_the_same(forward, f"fail ({type(error).__name__}: {error})") from error
         if lengths != [step.call.lengths() for step in forward.steps]:
             raise self._not_the_same(forward, "leave a cache of another length")
@@ -201,10 +195,13 @@ class Rerun:
         step = forward.steps[start]
         assert step.left is not None
         state = _where(skip[:, first], step.call.entered, step.left)
+        handed_on: dict[int, Tensor] = {}  # in place of what blocks gave to later ones beside their states
         for step in forward.steps[start + 1 :]:
-            args, kwargs = step.call.again(state)
-            output = first_tensor(step.module.forward(*args, **kwargs))
-            state = output if step.number is None else _where(skip[:, step.number], state, output)
+            args, kwargs = step.call.again(state, handed_on)
+            output = step.module.forward(*args, **kwargs)
+            new = first_tensor(output)
+            handed_on |= zip(map(id, step.beside), _beside_the_states(output), strict=True)
+            state = new if step.number is None else _where(skip[:, step.number], state, new)
         return forward.replay.logits(self._parts, state)
 
 
@@ -224,6 +221,7 @@ class _Step:
     module: nn.Module
     call: BlockCall
     left: Tensor | None = None
+    beside: list[Tensor] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -232,7 +230,6 @@ class _Forward:
 
     replay: Replay
     steps: list[_Step] = field(default_factory=list)
-    extras: list[Tensor] = field(default_factory=list)
 
     @property
     def numbers(self) -> dict[int, int]:
@@ -264,8 +261,13 @@ def _nothing(ids: Tensor | None, lowest: int) -> Tensor:
 
 def _beside_the_blocks(parts: Anatomy, around: list[nn.Module]) -> list[nn.Module]:
     """Modules in other lists of the same module, such as cross-attention that runs between blocks."""
-    lists = [m for m in (around[-1].children() if around else ()) if isinstance(m, nn.ModuleList)]
+    lists = [m for m in [parts.owner, *around][-1].children() if isinstance(m, nn.ModuleList)]
     return [m for other in lists if not any(m is parts.blocks[0] for m in other) for m in other]
+
+
+def _beside_the_states(output: Any) -> list[Tensor]:
+    """What a block hands on beside its states."""
+    return list(tensors(output))[1:]
 
 
 def _where(skip: Tensor, one: Tensor, other: Tensor) -> Tensor:

@@ -379,6 +379,33 @@ def pix2struct() -> Family:
     )
 
 
+def zaya() -> Family:
+    """Its blocks hand on what their routers came to, and routers of later blocks begin from that."""
+    config = transformers.ZayaConfig(
+        **GROUPED,
+        head_dim=8,
+        moe_intermediate_size=32,
+        num_experts=4,
+        num_experts_per_tok=1,
+        router_hidden_size=16,
+    )
+    return _text("zaya", transformers.ZayaForCausalLM(config))
+
+
+def rwkv() -> Family:
+    """Its states are in no cache: blocks write them into tensors that they all are given."""
+    config = transformers.RwkvConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=8,
+        context_length=64,
+        pad_token_id=0,
+        eos_token_id=None,
+    )
+    return _text("rwkv", transformers.RwkvForCausalLM(config))
+
+
 def chameleon() -> Family:
     """Its blocks return tuples, and it forbids tokens by writing into its logits after the head."""
     pieces = {f"IMGIMG{letter}Z": 100 + i for i, letter in enumerate("ABCDEFGH")}
@@ -420,6 +447,7 @@ MORE_FAMILIES = (
     florence2,
     pix2struct,
     chameleon,
+    zaya,
 )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 from families import FAMILIES, Family, gemma2, llava
-from more_families import MORE_FAMILIES, anatomy, idefics, mild, pix2struct
+from more_families import MORE_FAMILIES, anatomy, idefics, mild, pix2struct, zaya
 from test_skip_families import NOISE, best, over
 
 from benchmarks.conformance.reference import cache_error, reference
@@ -13,7 +13,7 @@ from mutation_decode import Detector, MutationLogitsProcessor, Skip
 
 ROWS = (0, 1, 2)
 FULL = {"return_dict_in_generate": True, "output_logits": True}
-REFUSED = (idefics, pix2struct)
+REFUSED = (idefics, pix2struct, zaya)
 RUN = [make for make in (*FAMILIES, *MORE_FAMILIES) if make not in REFUSED]
 
 

@@ -159,8 +159,8 @@ def test_law_9_blocks_that_hand_on_more_than_states_stay_in_the_prompt() -> None
         del block.forward
 
 
-def test_law_9_blocks_that_give_each_other_more_than_states() -> None:
-    """What a block makes beside its states (which keys to look at, where to route) enters the next one."""
+def test_law_9_what_blocks_make_of_all_positions_for_later_blocks() -> None:
+    """It cannot be made anew of the last position alone; what is made for each position can, and is handed on."""
     model = build(chameleon).model
     first, second = model.model.layers[5], model.model.layers[6]
     made: list[Any] = []
@@ -171,18 +171,20 @@ def test_law_9_blocks_that_give_each_other_more_than_states() -> None:
         made[:] = [states.mean()]
         return states, made[0]
 
+    def uses(states: Any, *args: Any, more: Any, **kwargs: Any) -> Any:
+        return plain[1](states * (1 + more), *args, **kwargs)
+
     handles = [
         second.register_forward_pre_hook(
             lambda _b, args, kw: (args, {**kw, "more": made[0]}), with_kwargs=True
         )
     ]
-    first.forward, second.forward = makes, lambda *args, more=None, **kwargs: plain[1](*args, **kwargs)
+    first.forward, second.forward = makes, uses
     try:
-        with pytest.raises(ValueError, match=r"block 6 is given more than states by blocks before it"):
+        with pytest.raises(ValueError, match=r"run a second time at the last position of a prompt.*away"):
             MutationLogitsProcessor(model, Skip())
-        MutationLogitsProcessor(
-            model, Skip(layers=[6], gated=True)
-        ).close()  # nothing above block 6 is given it
+        # Nothing above block 6 is given it.
+        MutationLogitsProcessor(model, Skip(layers=[6], gated=True)).close()
     finally:
         handles[0].remove()
         del first.forward, second.forward
