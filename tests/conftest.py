@@ -20,6 +20,7 @@ SINCE = (
     ("5.12", r"test_without_trust_it_is", "doubts about folders of generate functions"),
     ("5.13", r"\[static-(qwen3_next|bamba|lfm2)\]", "static caches with recurrent states"),
     ("5.14", r"\[static-falcon_h1\]|\[LinearAttentionAndStatic", "static caches with both kinds in a block"),
+    ("5.14", r"test_what_is_refused_wherever.*use_mtp", "a prediction of several tokens by the model itself"),
     ("5.17", r"test_where_generate_stops_a_step_late", "a loop that stops a step late"),
     ("5.18", r"\[static-mllama\]", "static caches for mllama"),
     ("5.23", r"test_every_cache_that_generate_makes\[quantized\]", "a quantised cache of its own"),
