@@ -112,9 +112,11 @@ def test_the_lower_line_knows_nothing_of_mutations() -> None:
         assert not imported(module) & MUTATIONS
 
 
-def test_the_harness_uses_public_names_only() -> None:
+def test_the_harness_and_the_hub_folder_use_public_names_only() -> None:
     names: set[str] = set()
-    for path in (PACKAGE.parent / "benchmarks").rglob("*.py"):
+    for path in (
+        path for folder in ("benchmarks", "hub") for path in (PACKAGE.parent / folder).rglob("*.py")
+    ):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("mutation_decode"):
                 assert node.module == "mutation_decode", f"{path} imports from {node.module}"
