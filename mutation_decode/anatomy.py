@@ -84,19 +84,6 @@ class Anatomy:
         return replace(found, scale=_fit(found, steps[last], steps[at_head].value, name))
 
 
-def refuse_more_than_one_state(parts: Anatomy) -> None:
-    """For what leaves blocks out.
-
-    Raises:
-        ValueError: if more passes between blocks than one state a position.
-    """
-    if parts.states is not ONE_STATE:
-        raise ValueError(
-            f"{type(parts.owner).__name__}: more than one state a position passes between its blocks, and "
-            f"Skip follows only one, so it cannot leave any out. Use Contrast."
-        )
-
-
 @dataclass(frozen=True, slots=True)
 class _Step:
     module: nn.Module

@@ -18,10 +18,11 @@ class BlockCall:
     """What a block is called with, kept before it runs, and the way back of what it writes to the cache.
 
     Args:
+        entered: `[rows, positions, ...]` what stands before it, laid out as `states.States` says.
         signature: of the block's forward.
         indices: the numbers of the cache layers that the block may write to.
         whole: whether it writes keys of an image there, and no positions of the text.
-        each: what `one_each` told of an earlier call of the block.
+        dims: what `position_dims` told of an earlier call of the block.
 
     Attributes:
         positions: how many positions it runs on.
@@ -35,23 +36,23 @@ class BlockCall:
 
     def __init__(
         self,
+        entered: Tensor,
         signature: inspect.Signature,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         indices: Sequence[int],
         *,
         whole: bool,
-        each: Mapping[str, bool],
+        dims: Mapping[str, tuple[int, ...]],
     ) -> None:
-        states = args[0] if args else next(iter(kwargs.values()))
-        self.positions = states.shape[1]
-        self.entered = states[:, -1:].clone()
+        self.positions = entered.shape[1]
+        self.entered = entered[:, -1:].clone()
         cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
         self._cache, self.cacheless = cache, cache is None
         self._layers = [] if cache is None else _layers(cache, indices)
         self.reversible = all(reversible(layer, self.positions) for layer in self._layers)
         self._whole = whole
-        self._each = each
+        self._dims = dims
         self._undo = [remember(layer, self.positions, whole=whole) for layer in self._layers]
         self._signature = signature
         # The states of the other positions need not be kept.
@@ -76,13 +77,15 @@ class BlockCall:
             seen = column > torch.finfo(mask.dtype).min / 2
         return bool(seen[..., :-1].any())
 
-    def again(self, state: Tensor, handed_on: Mapping[int, Tensor]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def again(
+        self, *states: Tensor, handed_on: Mapping[int, Tensor]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Takes the last position out of the cache, and returns the arguments to run the block there.
 
         Args:
-            state: `[rows, 1, ...]` what enters it now.
+            states: its first arguments.
             handed_on: what takes the place of other arguments, under their ids: blocks before it, which have
-                run again, make these anew.
+                run again, made these anew.
         """
         for undo in self._undo:
             undo()
@@ -91,23 +94,23 @@ class BlockCall:
             bound.arguments[name] = self._now(name, value, handed_on)
         if self.positions > 1:
             self._mask_room(bound)
-        bound.arguments[next(iter(bound.arguments))] = state
+        bound.arguments.update(zip(bound.arguments, states, strict=False))
         return bound.args, bound.kwargs
 
-    def one_each(self) -> dict[str, bool]:
-        """Which arguments have an entry for each position of a call, and not for all that came before too.
+    def position_dims(self) -> dict[str, tuple[int, ...]]:
+        """Which dimensions of the arguments are the positions of the call, and not those before them too.
 
-        Only a call for one position tells, where others came before it.
+        Only a call for one position tells, where others came before it: there they have one entry.
         """
         if self.positions > 1 or max(self.lengths(), default=0) <= 1:
             return {}
-        each: dict[str, bool] = {}
+        found: dict[str, tuple[int, ...]] = {}
         bound = self._signature.bind(*self._args, **self._kwargs)
         for argument, value in list(bound.arguments.items())[1:]:
             for name, tensor in _named(argument, value):
-                dims = _position_dims(name, tensor)
-                each[name] = each.get(name, True) and bool(dims) and tensor.shape[dims[0]] == 1
-        return each
+                dims = found.get(name, _position_dims(name, tensor))
+                found[name] = tuple(dim for dim in dims if dim < tensor.dim() and tensor.shape[dim] == 1)
+        return found
 
     def forget(self) -> None:
         """Leaves the cache as a block leaves it that will not run again."""
@@ -134,7 +137,8 @@ class BlockCall:
         if value.dim() > 2 and any(word in name for word in FOR_QUERIES):
             return value if value.shape[-2] != self.positions else value[..., -1:, -self._window :]
         # Masks of two dimensions are of all keys as a rule, other arguments of the positions of the call.
-        dims = _position_dims(name, value) if self._each.get(name, "mask" not in name) else ()
+        usual = () if "mask" in name else _position_dims(name, value)
+        dims = self._dims.get(name, usual)
         dim = next((d for d in dims if value.shape[d] == self.positions), None)
         return value if dim is None else value.narrow(dim, self.positions - 1, 1)
 

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
-from .anatomy import Anatomy, refuse_more_than_one_state
+from .anatomy import Anatomy
 from .lens import LogitLens
 from .probe import of_this_thread, probe_inputs, works
 from .rollback import cache_indices, self_attention
@@ -36,7 +36,6 @@ class Removal:
     """
 
     def __init__(self, lens: LogitLens, blocks: Iterable[int], *, prompt: bool) -> None:
-        refuse_more_than_one_state(lens.anatomy)
         self._lens = lens
         self._prompt = prompt
         self._blocks = {number: lens.anatomy.blocks[number] for number in blocks}
@@ -48,17 +47,30 @@ class Removal:
                     f"does not run on text alone, so it cannot be left out of the prompt; choose "
                     f"others, or Skip(layers=...) without prompt=True."
                 )
+        if prompt and not works(self._on_text, lens.anatomy.owner):
+            raise ValueError(
+                f"{type(lens.anatomy.owner).__name__} does not run without blocks "
+                f"{', '.join(map(str, self._blocks))}, as where later ones share their keys; choose others, "
+                f"or Skip(layers=...) without prompt=True."
+            )
 
     @contextmanager
     def on(self) -> Iterator[None]:
         """The blocks are left out inside; enter the lens first."""
         with ExitStack() as stack:
             for number, block in self._blocks.items():
-                stack.enter_context(self._absent(number, block) if self._prompt else self._bypassed(block))
+                without = self._absent if self._prompt else self._bypassed
+                stack.enter_context(without(number, block))
             yield
+
+    def _on_text(self) -> None:
+        owner = self._lens.anatomy.owner
+        with self._lens, self.on():
+            owner(**probe_inputs(owner), use_cache=True)
 
     def _absent(self, number: int, block: nn.Module) -> AbstractContextManager[None]:
         indices, arity = cache_indices(block), self._returned[number]
+        passed = self._lens.anatomy.states
 
         def make(plain: Callable[..., Any]) -> Callable[..., Any]:
             def forward(*args: Any, **kwargs: Any) -> Any:
@@ -67,7 +79,7 @@ class Removal:
                 states = first_tensor((*args, *kwargs.values()))
                 for cache in (x for x in (*args, *kwargs.values()) if isinstance(x, Cache)):
                     for index in indices:
-                        _count(self_attention(cache), index, states)
+                        _count(self_attention(cache), index, passed.entered(args, kwargs, number))
                 return (states, *[None] * (arity - 1)) if arity else states
 
             return forward
@@ -75,12 +87,15 @@ class Removal:
         return standing_in(block, make)
 
     @contextmanager
-    def _bypassed(self, block: nn.Module) -> Iterator[None]:
+    def _bypassed(self, number: int, block: nn.Module) -> Iterator[None]:
+        passed = self._lens.anatomy.states
+
         def replace(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             if not self._lens.listening:
                 return None
-            entered, left = first_tensor((*args, *kwargs.values())), first_tensor(output)
-            states = torch.cat([left[:, :-1], entered[:, -1:]], dim=1)
+            entered, left = passed.entered(args, kwargs, number), passed.left(number, args, kwargs, output)
+            both = torch.cat([left[:, :-1], entered[:, -1:]], dim=1)
+            states = passed.given(both, number + 1)[0]
             return states if isinstance(output, Tensor) else (states, *output[1:])
 
         # Before the lens, which reads what goes on.

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from .agreement import apart
-from .anatomy import Anatomy, refuse_more_than_one_state
+from .anatomy import Anatomy
 from .last_position import BlockCall
 from .lens import LogitLens, logits_of, with_logits
 from .probe import probe_inputs, undisturbed, works
 from .replay import Replay, around_the_blocks
 from .rollback import cache_indices, reads_only_an_image
 from .side_by_side import mixes_positions
-from .states import first_tensor, tensors
+from .states import ONE_STATE, States, tensors
 
 Decide = Callable[[Tensor | None, int], Tensor]
 """From the ids of this forward `[rows, positions]` (None if it was not given ids), and the lowest block that
@@ -45,13 +45,13 @@ class Rerun:
         self._lens = lens
         self._first = first
         self._parts: Anatomy = lens.anatomy
-        refuse_more_than_one_state(self._parts)
         self._bodies = around_the_blocks(self._parts)
-        self._between = _beside_the_blocks(self._parts, self._bodies)
+        plain = self._parts.states is ONE_STATE  # other structures are known, with all that is in them
+        self._between = _beside_the_blocks(self._parts, self._bodies) if plain else []
         self._mixes = mixes_positions(self._parts)
         self._decide: Decide | None = None
         self._forward: _Forward | None = None
-        self._each: dict[nn.Module, dict[str, bool]] = {}  # what is known of the arguments of each block
+        self._dims: dict[nn.Module, dict[str, tuple[int, ...]]] = {}  # those of blocks' arguments, once known
         self._tried: dict[str, int] = {}  # for a prompt and for a token, the lowest block that was compared
         self._try(probe_inputs(self._parts.owner))
 
@@ -73,7 +73,7 @@ class Rerun:
             upper = [(number, block) for number, block in enumerate(parts.blocks) if number >= self._first]
             for number, module in (*upper, *((None, m) for m in self._between)):
                 put(module.register_forward_pre_hook(self._keep_arguments(number, module), with_kwargs=True))
-                put(module.register_forward_hook(self._keep_output))
+                put(module.register_forward_hook(self._keep_output, with_kwargs=True))
             put(parts.owner.register_forward_hook(self._end))
             try:
                 yield
@@ -119,10 +119,11 @@ class Rerun:
 
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._forward is not None and self._lens.listening:
-                each = self._each.setdefault(module, {})
-                call = BlockCall(signature, args, kwargs, indices, whole=whole, each=each)
+                dims = self._dims.setdefault(module, {})
+                entered = self._states(number).entered(args, kwargs, number or 0)
+                call = BlockCall(entered, signature, args, kwargs, indices, whole=whole, dims=dims)
                 if self._decide is _nothing:
-                    each.update(call.one_each())
+                    dims.update(call.position_dims())
                 if call.cacheless and indices and number is not None:
                     raise NoCacheError(
                         f"block {number} ran without a KV cache that transformers knows, and Skip has to "
@@ -132,11 +133,18 @@ class Rerun:
 
         return keep
 
-    def _keep_output(self, _module: nn.Module, _args: Any, output: Any) -> None:
+    def _keep_output(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if self._forward is not None and self._lens.listening:
             step = self._forward.steps[-1]
-            step.left, step.beside = first_tensor(output)[:, -1:].clone(), _beside_the_states(output)
+            step.left = self._left(step, args, kwargs, output)[:, -1:].clone()
+            step.beside = _beside_the_states(output)
             self._forward.replay.last = output
+
+    def _states(self, number: int | None) -> States:
+        return ONE_STATE if number is None else self._parts.states
+
+    def _left(self, step: "_Step", args: Any, kwargs: dict[str, Any], output: Any) -> Tensor:
+        return self._states(step.number).left(step.number or 0, args, kwargs, output)
 
     def _keep_body(self, body: nn.Module, _args: Any, output: Any) -> None:
         if self._forward is not None and self._lens.listening:
@@ -197,11 +205,12 @@ class Rerun:
         state = _where(skip[:, first], step.call.entered, step.left)
         handed_on: dict[int, Tensor] = {}  # in place of what blocks gave to later ones beside their states
         for step in forward.steps[start + 1 :]:
-            args, kwargs = step.call.again(state, handed_on)
+            given = self._states(step.number).given(state, step.number or 0)
+            args, kwargs = step.call.again(*given, handed_on=handed_on)
             output = step.module.forward(*args, **kwargs)
-            new = first_tensor(output)
             handed_on |= zip(map(id, step.beside), _beside_the_states(output), strict=True)
-            state = new if step.number is None else _where(skip[:, step.number], state, new)
+            left = self._left(step, args, kwargs, output)
+            state = left if step.number is None else _where(skip[:, step.number], state, left)
         return forward.replay.logits(self._parts, state)
 
 

@@ -19,12 +19,16 @@ Tail = tuple[Callable[[Tensor], Any], ...]
 class States(Protocol):
     """How what passes between blocks is found in the calls of the blocks."""
 
-    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
-        """What entered the first block, `[rows, positions, ...]`, from what that was called with."""
+    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], block: int = 0) -> Tensor:
+        """What stood before a block, `[rows, positions, ...]`, from what that was called with."""
         ...
 
     def left(self, block: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """What stood after a block, `[rows, positions, ...]`, from what that was called with and returned."""
+        ...
+
+    def given(self, states: Tensor, block: int) -> tuple[Tensor, ...]:
+        """The first arguments of a block for what stands before it: `entered` the other way round."""
         ...
 
 
@@ -32,13 +36,17 @@ class States(Protocol):
 class OneState:
     """The first tensor that a block is given, and the first one that it returns."""
 
-    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], block: int = 0) -> Tensor:
         """See `States`."""
         return first_tensor((*args, *kwargs.values()))
 
     def left(self, block: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """See `States`."""
         return first_tensor(output)
+
+    def given(self, states: Tensor, block: int) -> tuple[Tensor, ...]:
+        """See `States`."""
+        return (states,)
 
 
 ONE_STATE = OneState()
@@ -51,13 +59,17 @@ class Streams:
     They leave as `[rows, positions, streams, d]`.
     """
 
-    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], block: int = 0) -> Tensor:
         """See `States`."""
         return first_tensor((*args, *kwargs.values())).movedim(0, 2)
 
     def left(self, block: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """See `States`."""
         return first_tensor(output).movedim(0, 2)
+
+    def given(self, states: Tensor, block: int) -> tuple[Tensor, ...]:
+        """See `States`."""
+        return (states.movedim(2, 0),)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,10 +101,11 @@ class Residuals:
 
     boundaries: tuple[int, ...]
 
-    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
+    def entered(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], block: int = 0) -> Tensor:
         """See `States`."""
-        state = first_tensor((*args, *kwargs.values()))
-        return state.unsqueeze(2).repeat(1, 1, len(self.boundaries) + 1, 1)
+        state, kept, *_ = tensors((args, kwargs))
+        missing = len(self.boundaries) + 1 - kept.shape[2]
+        return torch.cat([kept.to(state), *[state.unsqueeze(2)] * missing], dim=2)
 
     def left(self, block: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """See `States`."""
@@ -101,6 +114,11 @@ class Residuals:
         after = first_tensor(output).unsqueeze(2)
         missing = len(self.boundaries) + 1 - kept.shape[2] - len(added)
         return torch.cat([kept.to(after), *added, *[after] * missing], dim=2)
+
+    def given(self, states: Tensor, block: int) -> tuple[Tensor, ...]:
+        """See `States`."""
+        kept = sum(boundary < block for boundary in self.boundaries)
+        return states[:, :, -1], states[:, :, :kept]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

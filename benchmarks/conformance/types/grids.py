@@ -73,7 +73,12 @@ KINDS: dict[str, Kind] = {
     "cosmos3_edge": grids({}, AXES, more=MARKED),
     "cohere_compass": grids(
         DEEP,
-        {"rope_parameters": {"sliding_attention": THREE_AXES, "full_attention": None}, "logit_scale": 0.25},
+        {
+            "layer_types": ["sliding_attention", "sliding_attention", "sliding_attention", "full_attention"]
+            * 2,
+            "rope_parameters": {"sliding_attention": THREE_AXES, "full_attention": None},
+            "logit_scale": 0.25,
+        },
         more=MARKED,
     ),
     "glm4v": grids(ONE_FRAME, AXES, more=MARKED),
