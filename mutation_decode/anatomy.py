@@ -72,7 +72,7 @@ class Anatomy:
         """
         name = type(model).__name__
         head, owner = _head_and_owner(model)
-        steps = _watch(owner, probe_inputs(owner) if inputs is None else inputs)
+        steps = _watch(owner, probe_inputs(owner, inputs))
         at_head = next((i for i, step in enumerate(steps) if step.module is head and step.enters), None)
         if at_head is None:
             raise ValueError(

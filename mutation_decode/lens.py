@@ -91,7 +91,7 @@ class LogitLens:
         self._verify = True
         self._readout: Readout | None = None
         self._clear()
-        self._check(probe_inputs(self.anatomy.owner) if inputs is None else inputs)
+        self._check(probe_inputs(self.anatomy.owner, inputs))
 
     def __enter__(self) -> Self:
         if self._handles:

@@ -8,21 +8,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .states import tensors
 from .uncompiled import uncompiled
 
 
-def probe_inputs(owner: nn.Module) -> dict[str, Tensor]:
-    """Four ordinary tokens of text: no id that the configuration reserves for images, padding or the like."""
+def probe_inputs(owner: nn.Module, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Four ordinary tokens of text: no id that the configuration reserves for images, padding or the like.
+
+    Args:
+        given: inputs in their place, as generate takes them; a decoder that waits for an encoder gets the
+            tokens all the same.
+    """
     config = getattr(owner, "config", None)
+    encodes = getattr(config, "is_encoder_decoder", False)
+    if given is not None and (not encodes or not given.keys().isdisjoint(DECODER_INPUTS)):
+        return dict(given)
     reserved = set(_reserved_ids(config.to_dict())) if config is not None else set()
-    table = owner.get_input_embeddings()  # type: ignore[operator]
-    # A quantised table has no parameter, and not every table that has one counts its rows.
-    vocab = getattr(table, "num_embeddings", None) or first_parameter(table).shape[0]
-    ids = [token for token in range(vocab) if token not in reserved][:4]
+    ids = [token for token in range(_vocabulary(owner)) if token not in reserved][:4]
     device = first_parameter(owner).device
     tokens = torch.tensor([ids], device="cpu" if device.type == "meta" else device)
-    decoder = {"decoder_input_ids": tokens} if getattr(config, "is_encoder_decoder", False) else {}
-    return {"input_ids": tokens, **decoder}
+    rows = 1 if given is None else len(next(tensors(given)))
+    decoder = {"decoder_input_ids": tokens.expand(rows, -1)} if encodes else {}
+    return {**({"input_ids": tokens} if given is None else given), **decoder}
+
+
+DECODER_INPUTS = {"decoder_input_ids", "decoder_inputs_embeds"}
+
+
+def _vocabulary(owner: nn.Module) -> int:
+    """How many ids there are."""
+    try:
+        table = owner.get_input_embeddings()  # type: ignore[operator]
+    except NotImplementedError:  # transformers does not know where a few models have theirs
+        vocab: int = owner.config.get_text_config(decoder=True).vocab_size  # type: ignore[union-attr, operator]
+        return vocab
+    # A quantised table has no parameter, and not every table that has one counts its rows.
+    return getattr(table, "num_embeddings", None) or first_parameter(table).shape[0]
 
 
 @contextmanager

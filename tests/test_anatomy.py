@@ -87,6 +87,20 @@ def test_a_model_that_needs_a_picture_says_so_and_is_found_with_one() -> None:
         family.generate(0, 1, logits_processor=[processor])
 
 
+@pytest.mark.parametrize("name", ["udop", "pp_formulanet"])
+def test_a_model_with_an_encoder_is_found_with_what_generate_takes(name: str) -> None:
+    """That has nothing for the decoder, which generate starts; pp_formulanet's embeddings are not known."""
+    subject = build(name, KINDS[name])
+    with pytest.raises(ValueError, match="give it the inputs of one of your generate calls"):
+        Anatomy.of(subject.model)
+    inputs = subject.batch(0, 1)
+    parts = Anatomy.of(subject.model, inputs)
+    assert parts.depth == 8
+    with LogitLens(subject.model, anatomy=parts, inputs=inputs) as lens, torch.no_grad():
+        subject.generate(0, 1, max_new_tokens=1)
+    assert lens.take().logits.shape[:2] == (2, 9)
+
+
 def test_lists_that_are_too_short_are_named() -> None:
     family = mild(gemma2)
     family.model.config.num_hidden_layers = 9

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from benchmarks.conformance.shrink import END, IMAGE, START
 
-Inputs = Callable[[Sequence[int], Tensor], dict[str, Tensor]]
-"""From the numbers of rows and their ids ``[rows, positions]`` to what the model is given beside them."""
+Inputs = Callable[[Sequence[int], Tensor], dict[str, Any]]
+"""From the numbers of rows and their ids ``[rows, positions]`` to what the model is given beside them.
+
+None in place of an input takes it away."""
 
 ROWS = 3
 

@@ -65,11 +65,11 @@ def reference(
             predicts that token becomes its input there.
     """
     inputs = family.batch(*rows, suffix=answers[:, :-1])
-    positions = inputs.get("decoder_input_ids", inputs["attention_mask"]).shape[1]
+    prompts = next(inputs[name] for name in ("decoder_input_ids", "attention_mask") if name in inputs)
     with leave_out(parts, lambda block: skipped[:, :, block]), _all_logits(parts) as logits:
         out = family.model.generate(
             **inputs,
-            **_cache(family.model, positions - answers.shape[1] + 1),
+            **_cache(family.model, prompts.shape[1] - answers.shape[1] + 1),
             max_new_tokens=1,
             do_sample=False,
             return_dict_in_generate=True,
@@ -194,7 +194,7 @@ def _cache(model: Any, prompt: int) -> dict[str, Any]:
     if not any("sliding" in kind for kind in kinds):
         return {}
     if model.config.is_encoder_decoder:
-        return {"past_key_values": DynamicCache()}
+        return {"past_key_values": EncoderDecoderCache(DynamicCache(), DynamicCache())}
     cache = DynamicCache(config=model.config)
     for number, layer in enumerate(cache.layers):
         if isinstance(layer, DynamicSlidingWindowLayer) and hasattr(layer, "conv_states"):

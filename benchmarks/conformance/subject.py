@@ -1,5 +1,6 @@
 """A miniature model of a type, built with random weights, and prompts for it."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,9 +89,18 @@ def build(name: str, kind: Kind) -> Subject:
     return Subject(name, model, kind)
 
 
+def _embeddings(model: Any) -> Any:
+    """Those of the model, or of the first one inside that transformers knows the embeddings of."""
+    for part in model.modules():
+        if isinstance(part, transformers.PreTrainedModel):
+            with suppress(NotImplementedError):
+                return part.get_input_embeddings()
+    raise ValueError(f"{type(model).__name__} has no embeddings")
+
+
 def _weigh(model: Any) -> None:
     """Weights under which blocks matter and logits stay small enough that 1e-5 is a meaningful error."""
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embeddings, head = _embeddings(model), model.get_output_embeddings()
     ends = [part.weight for part in (embeddings, head) if hasattr(part, "weight")]
     tied = len(ends) == 2 and ends[0] is ends[1]
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The model types, grouped by how they take pictures."""
 
 from benchmarks.conformance.kinds import Kind
-from benchmarks.conformance.types import gemma, grids, grids_sparse, sized, text, tiles, whole
+from benchmarks.conformance.types import encoders, gemma, grids, grids_sparse, sized, text, tiles, whole
 
 KINDS: dict[str, Kind] = {
     **whole.KINDS,
@@ -10,6 +10,7 @@ KINDS: dict[str, Kind] = {
     **grids.KINDS,
     **grids_sparse.KINDS,
     **gemma.KINDS,
+    **encoders.KINDS,
     **text.KINDS,
 }
 """All types whose miniatures are described here; of others the configuration alone is known."""

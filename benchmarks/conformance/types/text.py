@@ -15,6 +15,13 @@ SCALED = {
     "attention_multiplier": 0.3,
 }
 LATENT = {"n_group": 2, "topk_group": 1, "head_dim": None, "first_k_dense_replace": 2}
+SHARED_INDEX = {
+    "index_topk": 4,
+    "index_head_dim": 8,
+    "index_n_heads": 16,
+    "indexer_types": ["full", "shared"] * 4,
+}
+"""A block looks up the keys that matter for the next one too, fewer than prompts have."""
 
 PLAIN = (
     "llama mistral qwen3 gemma phi phi3 gpt2 gpt_neox gpt_bigcode opt olmo2 olmo3 stablelm starcoder2 glm4 "
@@ -62,4 +69,7 @@ KINDS: dict[str, Kind] = {
     "recurrent_gemma": Kind({"lru_width": 32, "attention_window_size": 6, "logits_soft_cap": 4.0}),
     "minimax": Kind(),
     "kimi_linear": Kind(),
+    "zaya": Kind({"router_hidden_size": 16}),
+    "hy_v4": Kind(SHARED_INDEX),
+    "glm_moe_dsa": Kind(SHARED_INDEX | {"head_dim": None}),
 }
