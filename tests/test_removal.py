@@ -9,7 +9,9 @@ from more_families import MORE_FAMILIES, anatomy, idefics, mild, pix2struct, zay
 from test_skip_families import NOISE, best, over
 
 from benchmarks.conformance.reference import cache_error, reference
-from mutation_decode import Detector, MutationLogitsProcessor, Skip
+from benchmarks.conformance.subject import build
+from benchmarks.conformance.types import KINDS
+from mutation_decode import Anatomy, Detector, MutationLogitsProcessor, Skip
 
 ROWS = (0, 1, 2)
 FULL = {"return_dict_in_generate": True, "output_logits": True}
@@ -102,3 +104,23 @@ def test_a_model_goes_from_its_trace_to_a_shorter_one() -> None:
     assert layers == (2,)
     with MutationLogitsProcessor(family.model, Skip(layers=layers, prompt=True)) as processor:
         family.generate(*ROWS, logits_processor=[processor])
+
+
+@pytest.mark.parametrize("name", ["gemma3n_text", "inkling2"])
+def test_a_set_is_left_out_where_more_than_one_state_passes_between_blocks(name: str) -> None:
+    subject = build(name, KINDS[name])
+    parts = Anatomy.of(subject.model)
+    with MutationLogitsProcessor(subject.model, Skip(layers=[1, 4]), anatomy=parts) as processor:
+        out = subject.generate(*ROWS, logits_processor=[processor])
+    answers = out.sequences[:, -6:]
+    skipped = torch.zeros(*answers.shape, parts.depth, dtype=torch.bool)
+    skipped[:, :, [1, 4]] = True
+    want = reference(subject, parts, ROWS, answers, skipped).logits
+    torch.testing.assert_close(torch.stack(out.logits, dim=1), want, atol=2e-5, rtol=0)
+    assert (reference(subject, parts, ROWS, answers, skipped & False).logits - want).abs().max() > 1e-2
+
+
+def test_blocks_whose_keys_later_ones_share_are_not_left_out_of_the_prompt() -> None:
+    model = build("gemma3n_text", KINDS["gemma3n_text"]).model
+    with pytest.raises(ValueError, match=r"does not run without blocks 2, 5, .* choose others"):
+        MutationLogitsProcessor(model, Skip(layers=[2, 5], prompt=True))
