@@ -1,29 +1,17 @@
 """One generate call: the readout of the step at hand, and what is known of the steps before."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import FloatTensor, LongTensor, Tensor
 from transformers import LogitsProcessor
 
-from .detection import Detector, Mutations
+from .decision import Decision
+from .detection import Detector
 from .divergence import MEASURES
 from .lens import LogitLens
 from .readout import Readout
 from .trace import Recorder, Step
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """What a step came to: what was found, and the blocks that are left out for it, `[rows, L]` bool.
-
-    `shut`, `[rows]` bool: whether something was found, and a gate let it not through; None without a gate.
-    """
-
-    mutations: Mutations
-    skipped: Tensor
-    shut: Tensor | None
 
 
 class Call:

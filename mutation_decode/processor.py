@@ -14,13 +14,12 @@ from transformers import LogitsProcessor
 
 from . import intercept
 from .anatomy import Anatomy
-from .call import Call, Decision, Mark
-from .detection import DEFAULT_DETECTOR, Detector, Mutations
-from .divergence import Divergence
+from .call import Call, Mark
+from .decision import Decider
+from .detection import DEFAULT_DETECTOR, Detector
 from .gate import Gate
 from .intercept import GenerateCall
 from .lens import LogitLens
-from .readout import Readout
 from .refusals import end_tokens, refuse_if_impossible
 from .removal import Removal
 from .rerun import Rerun
@@ -94,14 +93,13 @@ class MutationLogitsProcessor(LogitsProcessor):
         self.gate = None if gate == Gate() else gate  # an open one need not be asked
         if isinstance(strategy, Skip) and strategy.always and trace is not True:
             detector = None  # nobody will ask it
-        self._asked = detector
-        self._divergence: Divergence = "js" if detector is None else detector.divergence
         self.trace: Trace | None = None
         anatomy = Anatomy.of(model) if anatomy is None else anatomy
         depth = anatomy.depth
         watched = range(0) if detector is None else detector.blocks(depth)
-        self._blocks = range(depth) if trace is True else watched
-        readouts = {*strategy.readouts(depth), *(r for block in self._blocks for r in (block, block + 1))}
+        blocks = range(depth) if trace is True else watched
+        self._decision = Decider(strategy, detector, self.gate, blocks)
+        readouts = {*strategy.readouts(depth), *(r for block in blocks for r in (block, block + 1))}
         self._lens = LogitLens(model, readouts=readouts, exact=exact, norm=norm, anatomy=anatomy)
         self._change: Rerun | Removal | None = None  # what a forward-level strategy does to the forward
         if isinstance(strategy, Skip) and strategy.layers is not None and strategy.always:
@@ -178,26 +176,6 @@ class MutationLogitsProcessor(LogitsProcessor):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _detect(self, readout: Readout) -> Mutations:
-        js = readout.change(self._blocks, self._divergence)
-        return Mutations.none(js) if self._asked is None else self._asked(js)
-
-    def _decision(self, readout: Readout) -> Decision:
-        """What the detector finds and the gate lets through, and what the strategy leaves out for it."""
-        mutations, shut = self._detect(readout), None
-        if self.gate is not None:
-            open_ = self.gate(readout, mutations)
-            mutations, shut = mutations.only(open_), mutations.fired & ~open_
-        if not isinstance(self.strategy, ForwardStrategy):
-            return Decision(mutations, torch.zeros_like(mutations.mutated), shut)
-        skipped = self.strategy.skips(readout, mutations)
-        if skipped.shape != mutations.mutated.shape or skipped.dtype != torch.bool:
-            raise RuntimeError(
-                f"{type(self.strategy).__name__}.skips gave {tuple(skipped.shape)} of {skipped.dtype}; "
-                f"expected a bool for each row and block, {tuple(mutations.mutated.shape)}."
-            )
-        return Decision(mutations, skipped, shut)
-
     def _decide(self, ids: Tensor | None, lowest: int) -> Tensor:
         """Inside a forward: the blocks to leave out of it, in rows that go on."""
         call, readout = self._call, self._lens.take()
@@ -252,7 +230,7 @@ class MutationLogitsProcessor(LogitsProcessor):
             self._refuse_beside_others(call)
             self._tell_of_compiling(call)
             with self._lens as lens, self._changed():
-                recorder = Recorder(self._divergence) if self._tracing else None
+                recorder = Recorder(self._decision.divergence) if self._tracing else None
                 self._call = Call(lens, recorder, end_tokens(call))
                 if self._tracing and (call.setting("num_beams") or 1) > 1:
                     # Only the full output says which beam a token came from.

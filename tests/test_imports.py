@@ -11,7 +11,7 @@ import pytest
 import mutation_decode
 
 PACKAGE = Path(mutation_decode.__file__).parent
-MUTATIONS = {"detection", "strategy", "gate", "call", "processor", "decoder"}
+MUTATIONS = {"decision", "detection", "strategy", "gate", "call", "processor", "decoder"}
 MAY_IMPORT = {
     "divergence": set(),
     "readout": {"divergence"},
@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "stand_in": set(),
     "uncompiled": {"stand_in"},
     "states": set(),
-    "probe": {"uncompiled"},
+    "probe": {"states", "uncompiled"},
     "anatomy": {"agreement", "probe", "states", "transformers"},
     "in_place": {"anatomy"},
     "side_by_side": {"agreement", "anatomy", "probe"},
@@ -46,16 +46,16 @@ MAY_IMPORT = {
     "intercept": {"stand_in", "transformers"},
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
-    "call": {"detection", "divergence", "lens", "readout", "trace", "transformers"},
+    "decision": {"detection", "divergence", "gate", "readout", "strategy"},
+    "call": {"decision", "detection", "divergence", "lens", "readout", "trace", "transformers"},
     "processor": {
         "anatomy",
         "call",
+        "decision",
         "detection",
-        "divergence",
         "gate",
         "intercept",
         "lens",
-        "readout",
         "refusals",
         "removal",
         "rerun",
