@@ -66,7 +66,8 @@ KINDS: dict[str, Kind] = {
             "text_config": {
                 "index_topk": 4,
                 "index_head_dim": 8,
-                "index_n_heads": 4,
+                # Of few heads many keys get the score zero, and which of these are taken is chance.
+                "index_n_heads": 16,
                 "indexer_types": ["full", "full", "shared", "full"] * 2,
                 "kv_source_layers": [0, 1, 1, 3, 4, 5, 5, 7],
             }
@@ -123,6 +124,7 @@ KINDS: dict[str, Kind] = {
                 "mlp_layer_types": ["dense", "dense"] + ["sparse"] * 6,
                 "d_rel": 4,
                 "rel_extent": 8,
+                "logits_mup_width_multiplier": 2.0,
                 "log_scaling_n_floor": 4,
                 "n_shared_experts": 2,
             },
