@@ -5,16 +5,16 @@ Their blocks choose which keys they look at, keep running states or carry severa
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.conformance.kinds import Kind, a_picture, pictures
-from benchmarks.conformance.types.grids import AXES, MARKED, ONE_FRAME, grids
+from benchmarks.conformance.types.grids import AXES, MARKED, ONE_FRAME, THREE_AXES, grids
+from benchmarks.conformance.types.whole import drawn
 
-PARTLY = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}
-
+PARTLY = {"rope_parameters": {**THREE_AXES, "mrope_section": [1, 1, 0], "partial_rotary_factor": 0.5}}
+"""The same for the first half of each head alone."""
 
 ONE_LENGTH = (((1,), (5, 6, 7, 8)), ((1,), (40, 41, 42, 43)), ((1, 30), (70, 71, 72)))
 """Of a model that counts blocks of keys from the cache's first slot: padding on the left moves them."""
@@ -29,37 +29,32 @@ def inkling2_pictures(rows: Sequence[int], ids: Tensor) -> dict[str, Tensor]:
     }
 
 
-def open_inkling2(model: Any) -> None:
-    """Blocks choose among what earlier ones left, by queries that a new model has at zero."""
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if name.endswith(("query", "static_weight")):
-                weight.normal_()
-
-
 KINDS: dict[str, Kind] = {
-    "qwen3_5": grids(ONE_FRAME, more=MARKED),
-    "qwen3_5_moe": grids(ONE_FRAME, more=MARKED),
-    "qwen4_exp": grids(
-        ONE_FRAME,
-        {
-            **AXES,
-            "eos_token_id": 2,
-            "number_of_conv_states": None,
-            "hc_lowrank": 8,
-            "ple_layer_ids": [2, 5],
-            "ple_embed_dim": 32,
-            "heads_per_ngram": 2,
-            "ngram_vocab_size_base": 50,
-            "make_ngram_vocab_size_divisible_by": 8,
-            "split_ngram_parts": 1,
-            "indexer_n_heads": 2,
-            "indexer_kv_heads": 1,
-            "indexer_head_dim": 8,
-            "indexer_budget": 4,
-            "indexer_compress_ratio": 2,
-        },
-        more=MARKED,
+    "qwen3_5": grids(ONE_FRAME, PARTLY, more=MARKED),
+    "qwen3_5_moe": grids(ONE_FRAME, PARTLY, more=MARKED),
+    "qwen4_exp": replace(
+        grids(
+            ONE_FRAME,
+            {
+                **AXES,
+                "eos_token_id": 2,
+                "number_of_conv_states": None,
+                "hc_lowrank": 8,
+                "ple_layer_ids": [2, 5],
+                "ple_embed_dim": 32,
+                "heads_per_ngram": 2,
+                "ngram_vocab_size_base": 50,
+                "make_ngram_vocab_size_divisible_by": 8,
+                "split_ngram_parts": 1,
+                "indexer_n_heads": 2,
+                "indexer_kv_heads": 1,
+                "indexer_head_dim": 8,
+                "indexer_budget": 4,
+                "indexer_compress_ratio": 2,
+            },
+            more=MARKED,
+        ),
+        prepare=drawn("ple.conv1d.weight"),
     ),
     "glm5_next": grids(
         {**ONE_FRAME, "projection_intermediate_size": 32},
@@ -117,6 +112,6 @@ KINDS: dict[str, Kind] = {
         },
         image=a_picture(4),
         inputs=inkling2_pictures,
-        prepare=open_inkling2,
+        prepare=drawn("query", "static_weight"),  # blocks choose among what earlier ones left
     ),
 }
