@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from .agreement import tolerance
 from .probe import of_this_thread, probe_inputs, undisturbed
+from .rollback import cache_indices
 from .states import ONE_STATE, States, Tail, first_tensor, more_than_one
 
 BY_HAND = (
@@ -148,7 +149,12 @@ def _blocks(owner: nn.Module, steps: list[_Step]) -> tuple[tuple[nn.Module, ...]
     assert isinstance(owner, PreTrainedModel)
     config = owner.config.get_text_config(decoder=True)
     expected = getattr(config, "num_hidden_layers", None) or 1
-    lists = [m for m in owner.modules() if isinstance(m, nn.ModuleList) and len(m) >= expected]
+    # A block with two attentions counts as two layers, and is given two numbers (LongCat Flash).
+    lists = [
+        m
+        for m in owner.modules()
+        if isinstance(m, nn.ModuleList) and max(len(m), len(cache_indices(m))) >= expected
+    ]
     home = {id(block): blocks for blocks in lists for block in blocks}
     for at, step in reversed(list(enumerate(steps))):
         if not step.enters and id(step.module) in home:

@@ -19,9 +19,15 @@ def cache_layers(cache: Cache) -> list[Any]:
     """The layers that a decoder's self-attention writes to.
 
     Raises:
-        ValueError: if the cache moves its layers away and back by itself.
+        ValueError: if the cache moves its layers away and back by itself, or is of a class of its own, which
+            may hold more than its layers (MiniMax keeps running states beside them).
     """
     cache = self_attention(cache)
+    if type(cache).__module__ != Cache.__module__:
+        raise ValueError(
+            f"{type(cache).__name__} is none of transformers' own caches and may hold more than its layers, "
+            f"which Skip could not take back; use Contrast."
+        )
     if getattr(cache, "offloading", False):
         raise ValueError(
             "an offloaded cache moves a block's keys away as soon as it has run, and Skip runs blocks twice"

@@ -101,6 +101,13 @@ def test_a_model_with_an_encoder_is_found_with_what_generate_takes(name: str) ->
     assert lens.take().logits.shape[:2] == (2, 9)
 
 
+def test_a_block_with_two_attentions_is_one_block() -> None:
+    """The configuration counts two layers each."""
+    model = build("longcat_flash", KINDS["longcat_flash"]).model
+    assert model.config.num_hidden_layers == 16
+    assert Anatomy.of(model).blocks == tuple(model.model.layers)
+
+
 def test_lists_that_are_too_short_are_named() -> None:
     family = mild(gemma2)
     family.model.config.num_hidden_layers = 9

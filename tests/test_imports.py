@@ -23,11 +23,11 @@ MAY_IMPORT = {
     "uncompiled": {"stand_in"},
     "states": set(),
     "probe": {"states", "uncompiled"},
-    "anatomy": {"agreement", "probe", "states", "transformers"},
+    "rollback": {"transformers"},
+    "anatomy": {"agreement", "probe", "rollback", "states", "transformers"},
     "in_place": {"anatomy"},
     "side_by_side": {"agreement", "anatomy", "probe"},
     "lens": {"agreement", "anatomy", "in_place", "probe", "readout", "side_by_side", "uncompiled"},
-    "rollback": {"transformers"},
     "last_position": {"rollback", "transformers"},
     "replay": {"anatomy", "lens", "stand_in"},
     "rerun": {

@@ -10,6 +10,8 @@ from test_refusals import Counts
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
+from benchmarks.conformance import subject
+from benchmarks.conformance.types import KINDS
 from mutation_decode import Anatomy, Contrast, Detector, MutationLogitsProcessor, Skip
 
 ALWAYS = Detector(threshold=0.0, critical=0, include_last=True)
@@ -159,8 +161,14 @@ def test_law_9_blocks_that_hand_on_more_than_states_stay_in_the_prompt() -> None
         del block.forward
 
 
+def test_law_9_a_cache_of_the_models_own() -> None:
+    """MiniMax keeps running states beside the layers of its cache."""
+    with pytest.raises(ValueError, match=r"MiniMaxCache is none of transformers' own caches"):
+        MutationLogitsProcessor(subject.build("minimax", KINDS["minimax"]).model, Skip())
+
+
 def test_law_9_what_blocks_make_of_all_positions_for_later_blocks() -> None:
-    """It cannot be made anew of the last position alone; what is made for each position can, and is handed on."""
+    """It cannot be made anew of the last position alone; what is made for each position can."""
     model = build(chameleon).model
     first, second = model.model.layers[5], model.model.layers[6]
     made: list[Any] = []
