@@ -1,7 +1,7 @@
 """A call of a block, and the same call for the last of its positions alone."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,8 @@ class BlockCall:
         self.entered = entered[:, -1:].clone()
         cache = next((value for value in (*args, *kwargs.values()) if isinstance(value, Cache)), None)
         self._cache, self.cacheless = cache, cache is None
+        given = (*args, *kwargs.values())
+        self._shared = [(value, dict(value)) for value in given if isinstance(value, MutableMapping)]
         self._layers = [] if cache is None else _layers(cache, indices)
         self.reversible = all(reversible(layer, self.positions) for layer in self._layers)
         self._whole = whole
@@ -111,6 +113,12 @@ class BlockCall:
                 dims = found.get(name, _position_dims(name, tensor))
                 found[name] = tuple(dim for dim in dims if dim < tensor.dim() and tensor.shape[dim] == 1)
         return found
+
+    def share_again(self) -> None:
+        """Makes what blocks share in one mapping, such as keys, what it was before this call."""
+        for mapping, before in self._shared:
+            mapping.clear()
+            mapping.update(before)
 
     def forget(self) -> None:
         """Leaves the cache as a block leaves it that will not run again."""

@@ -203,6 +203,8 @@ class Rerun:
         step = forward.steps[start]
         assert step.left is not None
         state = _where(skip[:, first], step.call.entered, step.left)
+        if start + 1 < len(forward.steps):
+            forward.steps[start + 1].call.share_again()
         handed_on: dict[int, Tensor] = {}  # in place of what blocks gave to later ones beside their states
         for step in forward.steps[start + 1 :]:
             given = self._states(step.number).given(state, step.number or 0)
