@@ -1,14 +1,15 @@
 PYTHON ?= python3
 VENV := .venv
+CONSTRAINTS := constraints.txt
 RUN := $(VENV)/bin/python
 PROCESSES ?= 2
 
-.PHONY: bench test check format clean
+.PHONY: bench test test-oldest check format clean
 
-$(VENV)/installed: setup.cfg constraints.txt
+$(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt torch
-	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench,plots,test,dev]'
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) torch
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[bench,plots,test,dev]'
 	touch $@
 
 bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
@@ -16,6 +17,9 @@ bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
 
 test: $(VENV)/installed
 	$(RUN) -m pytest
+
+test-oldest:  ## the same with the oldest versions that setup.cfg allows; by hand, CI has no time for it
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
 check: $(VENV)/installed  ## formatting, lint, types
 	$(VENV)/bin/ruff format --check .

@@ -1,12 +1,15 @@
 """Who may import whom, read from the source; and what `import mutation_decode` gives."""
 
 import ast
+import configparser
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import mutation_decode
 
@@ -137,8 +140,47 @@ def test_public_names() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+", mutation_decode.__version__)
 
 
-def test_old_transformers_are_refused_at_import() -> None:
-    code = "import transformers; transformers.__version__ = '5.9.1'; import mutation_decode"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "needs transformers 5.10 or later, found 5.9.1; pip install -U transformers" in done.stderr
+@pytest.mark.parametrize("old", ["4.57.6", "5.9.0", "5.9.1.dev0"])
+def test_old_transformers_are_refused_at_import_before_anything_is_imported_from_them(
+    tmp_path: Path, old: str
+) -> None:
+    """A package of that version which holds nothing else, in a process that finds it first."""
+    (tmp_path / "transformers").mkdir()
+    (tmp_path / "transformers" / "__init__.py").write_text(f"__version__ = {old!r}\n")
+    path = os.pathsep.join([str(tmp_path), str(PACKAGE.parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", "import mutation_decode"],
+        env={**os.environ, "PYTHONPATH": path},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = f"needs transformers 5.10 or later, found {old}; pip install -U transformers."
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"ImportError: mutation_decode {told}")
+
+
+def versions(*lines: str) -> dict[str, str]:
+    """Package -> what is asked for it, in lines of setup.cfg or of a file of constraints."""
+    asked = [Requirement(line) for line in (line.partition("#")[0].strip() for line in lines) if line]
+    return {each.name: str(each.specifier) for each in asked}
+
+
+def test_the_lower_bounds_are_the_versions_of_make_test_oldest() -> None:
+    """No bound is claimed that no test ran with; torch is the same in both environments."""
+    root = PACKAGE.parent
+    config = configparser.ConfigParser()
+    config.read(root / "setup.cfg")
+    extras = config["options.extras_require"]
+    asked = "\n".join(
+        [config["options"]["install_requires"], *(extras[k] for k in ("plots", "bench", "test"))]
+    )
+    bounds = versions(*asked.splitlines())
+    oldest = versions(*(root / "constraints-oldest.txt").read_text().splitlines())
+    newest = versions(*(root / "constraints.txt").read_text().splitlines())
+    assert oldest["torch"] == newest["torch"]
+    assert {name: oldest.get(name) for name in bounds} == {
+        **{name: bound.replace(">=", "==") for name, bound in bounds.items()},
+        "torch": newest["torch"],
+        "transformers": "==5.10.1",  # 5.10.0 was withdrawn
+    }
