@@ -23,6 +23,7 @@ SINCE = (
     ("5.14", r"test_what_is_refused_wherever.*use_mtp", "a prediction of several tokens by the model itself"),
     ("5.17", r"test_where_generate_stops_a_step_late", "a loop that stops a step late"),
     ("5.18", r"\[static-mllama\]", "static caches for mllama"),
+    ("5.23", r"\[inkling2\]", "the model type inkling2"),
     ("5.23", r"test_every_cache_that_generate_makes\[quantized\]", "a quantised cache of its own"),
 )
 """What older transformers cannot do without this library either: since when they can, and its tests."""
