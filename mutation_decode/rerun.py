@@ -6,7 +6,7 @@ run again on what now reaches them, so that logits and cache are those of a mode
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,15 +18,11 @@ from .agreement import apart
 from .anatomy import Anatomy
 from .last_position import BlockCall
 from .lens import LogitLens, logits_of, with_logits
-from .probe import probe_inputs, undisturbed, works
 from .replay import Replay, around_the_blocks
 from .rollback import cache_indices, reads_only_an_image
 from .side_by_side import mixes_positions
 from .states import ONE_STATE, States, tensors
-
-Decide = Callable[[Tensor | None, int], Tensor]
-"""From the ids of this forward `[rows, positions]` (None if it was not given ids), and the lowest block that
-can be left out in it, to the blocks to leave out, `[rows, L]` bool."""
+from .trial import Decide, NoCacheError, NotTheSameError, nothing, try_on_text
 
 
 class Rerun:
@@ -53,7 +49,8 @@ class Rerun:
         self._forward: _Forward | None = None
         self._dims: dict[nn.Module, dict[str, tuple[int, ...]]] = {}  # those of blocks' arguments, once known
         self._tried: dict[str, int] = {}  # for a prompt and for a token, the lowest block that was compared
-        self._try(probe_inputs(self._parts.owner))
+        try_on_text(lens, self.deciding, first)
+        self._tried.clear()
 
     @contextmanager
     def deciding(self, decide: Decide | None) -> Iterator[None]:
@@ -82,30 +79,6 @@ class Rerun:
                     step.call.forget()
                 self._forward = self._decide = None
 
-    def _try(self, inputs: Mapping[str, Any]) -> None:
-        """A prompt and one more token; a model that cannot run them is tried on its first real input only."""
-        owner = self._parts.owner
-        ids = "decoder_input_ids" if "decoder_input_ids" in inputs else "input_ids"
-
-        def two_steps() -> None:
-            cache = owner(**inputs, use_cache=True).past_key_values
-            owner(**{**inputs, ids: inputs[ids][:, -1:]}, past_key_values=cache, use_cache=True)
-
-        try:
-            for decide in (_nothing, None):  # the first time to learn what the blocks are given
-                with self._lens, self.deciding(decide), undisturbed(owner):
-                    two_steps()
-        except NotTheSameError:
-            raise
-        except Exception as error:
-            # Some make no cache by themselves: generate does.
-            if not isinstance(error, NoCacheError) and works(two_steps, owner):
-                raise ValueError(
-                    f"{type(owner).__name__}: its blocks cannot be run a second time, so Skip cannot leave "
-                    f"any out ({type(error).__name__}: {error}). Use Contrast."
-                ) from error
-        self._tried.clear()
-
     # The hooks, in the order in which a forward meets them.
 
     def _begin(self, _owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -122,7 +95,7 @@ class Rerun:
                 dims = self._dims.setdefault(module, {})
                 entered = self._states(number).entered(args, kwargs, number or 0)
                 call = BlockCall(entered, signature, args, kwargs, indices, whole=whole, dims=dims)
-                if self._decide is _nothing:
+                if self._decide is nothing:
                     dims.update(call.position_dims())
                 if call.cacheless and indices and number is not None:
                     raise NoCacheError(
@@ -216,14 +189,6 @@ class Rerun:
         return forward.replay.logits(self._parts, state)
 
 
-class NoCacheError(ValueError):
-    """A block ran without a cache that its later tokens would read."""
-
-
-class NotTheSameError(ValueError):
-    """A second run of the same blocks came to another result."""
-
-
 @dataclass(slots=True)
 class _Step:
     """A block that ran (or, without a number, what changes the states between two of them)."""
@@ -263,11 +228,6 @@ class _Forward:
     @property
     def kind(self) -> str:
         return "prompt" if self.steps[0].call.positions > 1 else "token"
-
-
-def _nothing(ids: Tensor | None, lowest: int) -> Tensor:
-    """Leaves no block out."""
-    return torch.zeros(1, 1, dtype=torch.bool)
 
 
 def _beside_the_blocks(parts: Anatomy, around: list[nn.Module]) -> list[nn.Module]:

@@ -33,16 +33,17 @@ MAY_IMPORT = {
     "lens": {"agreement", "anatomy", "in_place", "probe", "readout", "side_by_side", "uncompiled"},
     "last_position": {"rollback", "transformers"},
     "replay": {"anatomy", "lens", "stand_in"},
+    "trial": {"agreement", "lens", "probe", "removal"},
     "rerun": {
         "agreement",
         "anatomy",
         "last_position",
         "lens",
-        "probe",
         "replay",
         "rollback",
         "side_by_side",
         "states",
+        "trial",
     },
     "removal": {"anatomy", "lens", "probe", "rollback", "stand_in", "states", "transformers"},
     "trace": {"divergence"},
@@ -110,6 +111,7 @@ def test_the_lower_line_knows_nothing_of_mutations() -> None:
         "uncompiled",
         "states",
         "probe",
+        "trial",
     )
     for module in lower:
         assert not imported(module) & MUTATIONS

@@ -4,15 +4,18 @@ from typing import Any
 
 import pytest
 import torch
-from families import Family, build, ours_on
+import transformers
+from families import TEXT, Family, build, ours_on
 from more_families import chameleon
 from test_refusals import Counts
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from benchmarks.conformance import subject
 from benchmarks.conformance.types import KINDS
-from mutation_decode import Anatomy, Contrast, Detector, MutationLogitsProcessor, Skip
+from mutation_decode import Anatomy, Contrast, Detector, MutationLogitsProcessor, Skip, trial
 
 ALWAYS = Detector(threshold=0.0, critical=0, include_last=True)
 
@@ -231,3 +234,43 @@ def test_law_9_what_was_refused_once_is_refused_again(one: Family) -> None:
         finally:
             del block.forward
         one.generate(0, logits_processor=[processor])
+
+
+class TakesMemory(LlamaDecoderLayer):
+    """A block that is given more than its states."""
+
+    def forward(self, hidden_states: Any, memory: Any = None, **kwargs: Any) -> Any:
+        return super().forward(hidden_states + memory, **kwargs)
+
+
+class Remembers(transformers.LlamaModel):
+    """Hands each block half of what entered the one before it, made anew between the two."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.layers = torch.nn.ModuleList(TakesMemory(config, i) for i in range(config.num_hidden_layers))
+
+    def forward(self, input_ids: Any = None, past_key_values: Any = None, **_: Any) -> Any:
+        states, cache = self.embed_tokens(input_ids), past_key_values or DynamicCache()
+        places = torch.arange(states.shape[1])[None] + cache.get_seq_length()
+        given = {"position_ids": places, "position_embeddings": self.rotary_emb(states, places)}
+        memory = torch.zeros_like(states)
+        for layer in self.layers:
+            entered = states
+            states = layer(states, memory=memory, attention_mask=None, past_key_values=cache, **given)
+            memory = 0.5 * entered
+        return BaseModelOutputWithPast(self.norm(states), cache)
+
+
+def test_law_9_a_model_that_remembers_states_between_its_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no block left out the second run is right, so nothing else finds it."""
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**TEXT)).eval()
+    model.model = Remembers(model.config).eval()
+    with MutationLogitsProcessor(model, Contrast()):
+        pass
+    with pytest.raises(
+        ValueError, match=r"left out of a prompt .*remembers states between its blocks.*Contrast"
+    ):
+        MutationLogitsProcessor(model, Skip())
+    monkeypatch.setattr(trial, "_without_every_other", lambda *_: None)
+    MutationLogitsProcessor(model, Skip()).close()
