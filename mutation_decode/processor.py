@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, cast
 
 import torch
 from torch import FloatTensor, LongTensor, Tensor, nn
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from . import intercept
 from .anatomy import Anatomy
@@ -236,11 +236,9 @@ class MutationLogitsProcessor(LogitsProcessor):
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
                     call.arguments["return_dict_in_generate"] = True
-                call.arguments["logits_processor"] = [
-                    Mark(self._call.freeze),
-                    *call.processors,
-                    Mark(self._call.resume),
-                ]
+                call.arguments["logits_processor"] = LogitsProcessorList(
+                    [Mark(self._call.freeze), *call.processors, Mark(self._call.resume)]
+                )
                 # A compiled step would keep the hooks of the call that it was compiled in.
                 call.arguments["disable_compile"] = True
                 yield
