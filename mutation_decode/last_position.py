@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Cache
 
 from .rollback import cache_layers, remember, reversible
@@ -22,6 +22,7 @@ class BlockCall:
         signature: of the block's forward.
         indices: the numbers of the cache layers that the block may write to.
         whole: whether it writes keys of an image there, and no positions of the text.
+        causal: whether positions attend to earlier ones only where no mask says anything.
         dims: what `position_dims` told of an earlier call of the block.
 
     Attributes:
@@ -43,6 +44,7 @@ class BlockCall:
         indices: Sequence[int],
         *,
         whole: bool,
+        causal: bool,
         dims: Mapping[str, tuple[int, ...]],
     ) -> None:
         self.positions = entered.shape[1]
@@ -54,6 +56,7 @@ class BlockCall:
         self._layers = [] if cache is None else _layers(cache, indices)
         self.reversible = all(reversible(layer, self.positions) for layer in self._layers)
         self._whole = whole
+        self._causal = causal
         self._dims = dims
         self._undo = [remember(layer, self.positions, whole=whole) for layer in self._layers]
         self._signature = signature
@@ -68,7 +71,7 @@ class BlockCall:
             return False
         mask = self._signature.bind(*self._args, **self._kwargs).arguments.get("attention_mask")
         if not isinstance(mask, Tensor) or mask.dim() != 4 or mask.shape[-2] != self.positions:
-            return False
+            return not self._causal
         # A block that reads another one's keys has no cache layer that could tell.
         lengths = self.lengths() or ([] if self._cache is None else [int(self._cache.get_seq_length())])
         filled = lengths[0] if lengths else self.positions
@@ -165,6 +168,12 @@ class BlockCall:
         if static and not masked and "attention_mask" in self._signature.parameters:
             room = torch.arange(static[0].max_cache_len, device=self.entered.device)
             bound.arguments["attention_mask"] = (room <= static[0].get_seq_length())[None, None, None]
+
+
+def is_causal(block: nn.Module) -> bool:
+    """Whether a block without a mask looks back only; where modules say nothing of it, it does."""
+    said = [m.is_causal for m in block.modules() if isinstance(getattr(m, "is_causal", None), bool)]
+    return any(said) or not said
 
 
 def _position_dims(name: str, value: Tensor) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .agreement import apart
 from .anatomy import Anatomy
-from .last_position import BlockCall
+from .last_position import BlockCall, is_causal
 from .lens import LogitLens, logits_of, with_logits
 from .replay import Replay, around_the_blocks
 from .rollback import cache_indices, reads_only_an_image
@@ -88,13 +88,15 @@ class Rerun:
     def _keep_arguments(self, number: int | None, module: nn.Module) -> Any:
         # Of the class: what stands in for it on the instance, as offloading does, may not name its arguments.
         signature = inspect.signature(type(module).forward.__get__(module))
-        indices, whole = cache_indices(module), reads_only_an_image(module)
+        indices, whole, causal = cache_indices(module), reads_only_an_image(module), is_causal(module)
 
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             if self._forward is not None and self._lens.listening:
                 dims = self._dims.setdefault(module, {})
                 entered = self._states(number).entered(args, kwargs, number or 0)
-                call = BlockCall(entered, signature, args, kwargs, indices, whole=whole, dims=dims)
+                call = BlockCall(
+                    entered, signature, args, kwargs, indices, whole=whole, causal=causal, dims=dims
+                )
                 if self._decide is nothing:
                     dims.update(call.position_dims())
                 if call.cacheless and indices and number is not None:
