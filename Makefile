@@ -4,7 +4,7 @@ CONSTRAINTS := constraints.txt
 RUN := $(VENV)/bin/python
 PROCESSES ?= 2
 
-.PHONY: bench test test-oldest check format clean
+.PHONY: bench test test-oldest conformance check format clean
 
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,9 @@ check: $(VENV)/installed  ## formatting, lint, types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
+
+conformance: $(VENV)/installed  ## every model type of the installed transformers -> docs/architectures.md
+	$(RUN) -m benchmarks.conformance table=docs/architectures.md $(ARGS)
 
 format: $(VENV)/installed
 	$(VENV)/bin/ruff format .

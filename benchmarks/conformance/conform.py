@@ -1,5 +1,6 @@
 """One model type through all checks, to what is written about it."""
 
+import traceback
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -58,6 +59,8 @@ def of_kind(name: str, kind: Kind) -> Outcome:
 
 
 def said(error: BaseException) -> str:
-    """What an error says, in one line; its kind too, unless it was raised for people to read."""
+    """What an error says, in one line; its kind too, unless it is one of the library or of the checks."""
     text = " ".join(str(error).split())
-    return text if isinstance(error, checks.CheckError) else f"{type(error).__name__}: {text}"
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    ours = str(frame.f_globals["__name__"]).startswith(("mutation_decode.", checks.__name__))
+    return text if ours else f"{type(error).__name__}: {text}"

@@ -18,8 +18,10 @@ Made by `make conformance` with transformers {transformers} and torch {torch}; d
 {count}
 
 Each type is built in miniature from its own configuration class, with random weights, and generates for
-three left-padded prompts of different lengths, with pictures where the type takes them. No code of the
-library knows these types: the parts of a model are found by watching one forward, and are verified.
+three left-padded prompts of different lengths, with pictures where the type takes them. The library knows
+none of these types by name: the parts of a model are found by watching one forward, and are verified. Two
+structures (Gemma 3n's streams, Inkling 2's kept residuals) are told by what their modules are called, and
+every class of cache layer has its own way back.
 
 `contrast` passes when, for the prompt and the tokens after it, the last block read with the head is the
 model's own logits; earlier readouts are what the model says when all later blocks are the identity; a

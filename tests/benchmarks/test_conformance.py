@@ -30,9 +30,9 @@ PAGE = ROOT / "docs" / "architectures.md"
 LINE = re.compile(r"^\| `(?P<name>[^`]+)`")
 
 
-def conformance(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+def conformance(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks.conformance", *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=280, check=False)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1100, check=False)
 
 
 def test_what_ends_a_process_ends_one_line_only() -> None:
@@ -47,23 +47,30 @@ def test_what_ends_a_process_ends_one_line_only() -> None:
     assert result["last"] == Outcome(PASS, PASS, ("last",))
 
 
-def test_a_line_a_type_in_order_a_json_and_the_page(tmp_path: Path) -> None:
+def test_a_line_a_type_in_order_and_a_json(tmp_path: Path) -> None:
     types = ["llava", "pi0", "mllama", "llama"]
-    done = conformance(
-        f"types={','.join(types)}", f"json={tmp_path / 'a.json'}", f"table={tmp_path / 'a.md'}"
-    )
+    done = conformance(f"types={','.join(types)}", f"json={tmp_path / 'a.json'}")
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     assert [line.partition(":")[0] for line in lines[:-1]] == types
     assert lines[0] == "llava: contrast: pass; skip: pass"
-    assert lines[1].startswith("pi0: neither: ")
-    assert lines[-1].startswith("Contrast passes for 2 and skip for 2 of 3 image-text-to-text types;")
+    assert lines[1] == "pi0: neither: PI0ForConditionalGeneration has no generate"
+    assert lines[-1] == (
+        "Contrast passes for 2 and skip for 2 of 3 image-text-to-text types; contrast passes for 1 and skip "
+        "for 1 of 1 text families."
+    )
     read = json.loads((tmp_path / "a.json").read_text())
     assert list(read) == types
-    assert all(list(value) == ["contrast", "skip"] for value in read.values())
     assert read["llava"] == {"contrast": "pass", "skip": "pass"}
-    assert read["pi0"]["contrast"] in lines[1]
-    assert rows(tmp_path / "a.md").items() <= rows(PAGE).items(), "docs/architectures.md is of other code"
+    assert read["pi0"] == dict.fromkeys(("contrast", "skip"), "PI0ForConditionalGeneration has no generate")
+
+
+@pytest.mark.timeout(1200)
+def test_the_page_says_of_every_type_what_comes_of_it_now(tmp_path: Path) -> None:
+    skip_unless_the_page_is_of_this_version()
+    done = conformance(f"table={tmp_path / 'a.md'}")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert rows(tmp_path / "a.md") == rows(PAGE), "make conformance writes another page"
 
 
 def rows(page: Path) -> dict[str, tuple[str, str]]:
@@ -76,17 +83,21 @@ def rows(page: Path) -> dict[str, tuple[str, str]]:
     return {cell[1].strip("`"): (cell[3].split()[0], cell[4].split()[0]) for cell in cells}
 
 
-def test_the_page_is_of_the_installed_transformers_and_holds_every_type() -> None:
+def skip_unless_the_page_is_of_this_version() -> None:
     version = re.search(r"with transformers (\S+) and", PAGE.read_text())
     assert version is not None
     if version[1] != transformers.__version__:
         pytest.skip(f"the page is of transformers {version[1]}, this is {transformers.__version__}")
+
+
+def test_the_page_is_of_the_installed_transformers_and_holds_every_type() -> None:
+    skip_unless_the_page_is_of_this_version()
     found = rows(PAGE)
     assert list(found) == [*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *TEXT]
     pictures = [found[name] for name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES]
     text = [found[name] for name in TEXT]
     assert sum(contrast == PASS for contrast, _ in pictures) >= 93
-    assert sum(skip == PASS for _, skip in pictures) >= 65
+    assert sum(skip == PASS for _, skip in pictures) >= 80
     assert sum(contrast == PASS for contrast, _ in text) >= 20
 
 
