@@ -3,7 +3,6 @@
 import traceback
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import transformers
@@ -11,8 +10,9 @@ import transformers
 from benchmarks.conformance import checks
 from benchmarks.conformance.kinds import ROWS, Kind
 from benchmarks.conformance.outcome import PASS, Outcome
-from benchmarks.conformance.subject import build
+from benchmarks.conformance.subject import Subject, build
 from benchmarks.conformance.types import KINDS
+from mutation_decode import Anatomy
 
 UNKNOWN = Kind(without_pictures="how it takes them is not written down here")
 
@@ -44,17 +44,23 @@ def of_kind(name: str, kind: Kind) -> Outcome:
     except Exception as error:
         return neither(f"does not generate: {said(error)}")
 
-    def passed(*what: Callable[..., Any]) -> str:
+    try:
+        parts, how = checks.find_parts(subject)
+        checks.last_block(subject, parts)
+    except Exception as error:
+        return neither(said(error))
+    notes += [how] if how else []
+
+    def passed(*what: Callable[[Subject, Anatomy], str | None]) -> str:
         try:
-            parts, how = checks.find_parts(subject)
-            told = [how, *(check(subject, parts) for check in what)]
+            told = [check(subject, parts) for check in what]
             checks.closed(subject, before)
         except Exception as error:
             return said(error)
-        notes.extend(note for note in told if note and note not in notes)
+        notes.extend(note for note in told if note)
         return PASS
 
-    contrast = passed(checks.last_block, checks.readouts, checks.hooked, checks.acts, checks.alone)
+    contrast = passed(checks.readouts, checks.hooked, checks.acts, checks.alone)
     return Outcome(contrast, passed(checks.skip), tuple(notes))
 
 
