@@ -168,8 +168,8 @@ class Rerun:
     def _not_the_same(self, forward: "_Forward", what: str) -> "NotTheSameError":
         return NotTheSameError(
             f"{type(self._parts.owner).__name__}: its blocks, run a second time at the last position of a "
-            f"{forward.kind}, {what}, as where they keep states outside of the cache, so Skip cannot leave any "
-            f"out that it finds. Use Contrast, or Skip(layers=...), which runs nothing twice."
+            f"{forward.kind}, {what}, as where they keep states outside of the cache, so Skip cannot leave "
+            f"any out that it finds. Use Contrast, or Skip(layers=...), which runs nothing twice."
         )
 
     def _run_again(self, forward: "_Forward", first: int, skip: Tensor) -> Tensor:
