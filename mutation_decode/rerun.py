@@ -53,11 +53,8 @@ class Rerun:
         self._tried.clear()
 
     @contextmanager
-    def deciding(self, decide: Decide | None) -> Iterator[None]:
-        """Asks `decide` after every forward made inside, once the lens, entered before, has read it.
-
-        With None nothing is left out, and every forward is tried: run again and compared.
-        """
+    def deciding(self, decide: Decide) -> Iterator[None]:
+        """Asks `decide` after every forward made inside, once the lens, entered before, has read it."""
         self._decide, parts = decide, self._parts
         with ExitStack() as hooks:
 
@@ -134,10 +131,7 @@ class Rerun:
         own = logits_of(output)
         # Where positions have a part in each other's results, the last of a prompt cannot run again alone.
         lowest = self._parts.depth if self._mixes and forward.kind == "prompt" else forward.lowest
-        if self._decide is None:
-            if again := [number for number in forward.numbers if number >= lowest]:
-                self._compare(forward, min(again), own)
-            return None
+        assert self._decide is not None, "steps are kept while there is somebody to decide"
         skip = self._decide(forward.replay.ids, lowest)
         chosen = skip.any(dim=0).nonzero().flatten().tolist()  # the one wait for the device
         left_out = [number for number in chosen if number in forward.numbers]

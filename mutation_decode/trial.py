@@ -20,7 +20,7 @@ Decide = Callable[[Tensor | None, int], Tensor]
 """From the ids of this forward `[rows, positions]` (None if it was not given ids), and the lowest block that
 can be left out in it, to the blocks to leave out, `[rows, L]` bool."""
 
-Deciding = Callable[[Decide | None], AbstractContextManager[None]]
+Deciding = Callable[[Decide], AbstractContextManager[None]]
 
 
 class NoCacheError(ValueError):
@@ -49,9 +49,8 @@ def try_on_text(lens: LogitLens, deciding: Deciding, first: int) -> None:
     owner = lens.anatomy.owner
     inputs = probe_inputs(owner)
     try:
-        for decide in (nothing, None):  # the first time to learn what the blocks are given
-            with lens, deciding(decide), undisturbed(owner):
-                _two_steps(owner, inputs)
+        with lens, deciding(nothing), undisturbed(owner):  # to learn what the blocks are given
+            _two_steps(owner, inputs)
         _without_every_other(lens, deciding, first, inputs)
     except NotTheSameError:
         raise
