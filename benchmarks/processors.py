@@ -12,8 +12,9 @@ from inspect import signature
 from typing import Any, ClassVar
 
 import transformers
-from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer
 from transformers.image_processing_base import ImageProcessingMixin
+from transformers.models.auto.image_processing_auto import AutoImageProcessor  # older: not from the top
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils import is_torchvision_available
@@ -64,11 +65,14 @@ def _read(path: str, revision: str | None, options: Mapping[str, Any]) -> Any:
     try:
         return AutoProcessor.from_pretrained(path, revision=revision, trust_remote_code=False, **options)
     except REFUSALS as error:
-        if is_torchvision_available() or "torchvision" not in str(error).lower():
+        if is_torchvision_available():
             raise
+        stock = error
     try:
         processor = _assembled(path, revision, options)
     except REFUSALS as error:
+        if "torchvision" not in str(stock).lower():  # older transformers does not always say what is missing
+            raise stock from None
         raise UsageError(
             f"the processor at {path} needs torchvision, which is not installed; pip install torchvision "
             f"(it cannot be made without: {first_line(error)})"

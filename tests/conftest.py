@@ -21,8 +21,21 @@ SINCE = (
     ("5.13", r"\[static-(qwen3_next|bamba|lfm2)\]", "static caches with recurrent states"),
     ("5.14", r"\[static-falcon_h1\]|\[LinearAttentionAndStatic", "static caches with both kinds in a block"),
     ("5.14", r"test_what_is_refused_wherever.*use_mtp", "a prediction of several tokens by the model itself"),
+    ("5.13", r"[\[-]zaya\]|test_what_blocks_hand_on_beside_their_states", "the model type zaya"),
     ("5.17", r"test_where_generate_stops_a_step_late", "a loop that stops a step late"),
     ("5.18", r"\[static-mllama\]", "static caches for mllama"),
+    (
+        "5.18",
+        r"[\[-]idefics3\]|test_an_eleventh_model|another_package|test_settings_of_the_processor",
+        "idefics3's images without torchvision",
+    ),
+    (
+        "5.18",
+        r"test_(a_batch_gives|the_text_holds|words_that_are_taken).*\[gemma3\]",
+        "gemma3's images counted by its processor as those of others are",
+    ),
+    ("5.18", r"test_a_hub_that_answers", "a look for adapters at the revision that is asked for"),
+    ("5.23", r"test_a_chat_template_that_knows_of_no_images", "a check that a prompt has its images"),
     ("5.23", r"\[inkling2\]", "the model type inkling2"),
     ("5.23", r"test_every_cache_that_generate_makes\[quantized\]", "a quantised cache of its own"),
 )

@@ -15,6 +15,8 @@ from torch import nn
 
 from mutation_decode import Anatomy, Contrast, LogitLens, Skip
 
+# Older transformers says so of every model whose embeddings are elsewhere.
+pytestmark = pytest.mark.filterwarnings("ignore:You are calling .generate.* being on a device type different")
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
 USES = [
     (CONTRAST, False),
