@@ -65,10 +65,13 @@ class GenerateCall:
             return self._function(**self.arguments)
 
     def _keep(self, prepare: Callable[..., Any]) -> Callable[..., Any]:
+        missing = list(self.processors)
+
         def prepared(*args: Any, **kwargs: Any) -> Any:
             found = prepare(*args, **kwargs)
-            if not any(one is other for one in found for other in self.processors):
-                found.extend(self.processors)
+            if not any(one is other for one in found for other in missing):
+                found.extend(missing)
+            missing.clear()  # another call of generate, inside of this one, has its own
             return found
 
         return prepared
