@@ -4,13 +4,17 @@ import torch
 from torch import Tensor
 
 
-def tolerance(logits: Tensor) -> float:
-    """How far two computations of the same values may lie apart, from their dtype and size."""
-    relative = max(1e-4, 8 * torch.finfo(logits.dtype).eps)
+def tolerance(logits: Tensor, dtype: torch.dtype | None = None) -> float:
+    """How far two computations of the same values may lie apart, from their dtype and size.
+
+    Args:
+        dtype: in which they were computed, where they were made finer afterwards.
+    """
+    relative = max(1e-4, *(8 * torch.finfo(kind).eps for kind in (logits.dtype, dtype or logits.dtype)))
     return relative * float(logits.abs().amax())
 
 
-def apart(one: Tensor, other: Tensor) -> tuple[float, float]:
+def apart(one: Tensor, other: Tensor, dtype: torch.dtype | None = None) -> tuple[float, float]:
     """How far two computations of the same logits lie apart, and how far they may.
 
     Entries that a model forbids, with -inf or the lowest number there is, have to be forbidden in both.
@@ -20,4 +24,4 @@ def apart(one: Tensor, other: Tensor) -> tuple[float, float]:
     real, same = (one > floor) & (one < -floor), (other > floor) & (other < -floor)
     if not torch.equal(real, same) or not bool(real.any()):
         return float("inf"), 0.0
-    return float((one - other)[real].abs().max()), tolerance(other[real])
+    return float((one - other)[real].abs().max()), tolerance(other[real], dtype)

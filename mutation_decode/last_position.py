@@ -128,6 +128,11 @@ class BlockCall:
         for layer in self._layers:
             layer.__dict__.pop("update", None)
 
+    @property
+    def caches(self) -> set[str]:
+        """The classes of the cache and of the layers of it that the block writes to."""
+        return {type(held).__name__ for held in (self._cache, *self._layers)}
+
     def lengths(self) -> list[int]:
         """How many positions the cache layers of the block have seen; those of running states cannot tell."""
         return [int(layer.get_seq_length()) for layer in self._layers if hasattr(layer, "get_seq_length")]

@@ -83,6 +83,7 @@ class LogitLens:
         self.norm = norm
         self.paused = False
         self._places = places(self.anatomy)
+        self.dtype: torch.dtype | None = None  # in which the head computes, once it was seen
         self._by_row = True  # until the head is seen to do otherwise
         self._model = model
         self._for_a_while = ExitStack()
@@ -214,6 +215,7 @@ class LogitLens:
     def _stack(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         if not (self._running and self.listening):
             return None
+        self.dtype = args[0].dtype
         if self._verify:
             self._by_row = by_row(head, args[0])
         if self._aside:
@@ -279,18 +281,19 @@ class LogitLens:
         self._rows = len(states)
         if not states:
             return like[:, :0]
-        stacked = torch.stack([state.to(like.device) for state in states], dim=1)
+        # In half precision, some models add up their states in fp32, and round them before their last norm.
+        stacked = torch.stack([state.to(like) for state in states], dim=1)
         if self.norm:
             return self.anatomy.finish(stacked)
         early = len(self.readouts) - 1
-        raw = (stacked[:, :early] * self.anatomy.scale).to(like.dtype)
+        raw = stacked[:, :early] * self.anatomy.scale
         if len(states) == early:
             return raw
         return torch.cat([raw, self.anatomy.finish(stacked[:, early:])], dim=1)  # the one to be compared
 
     def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
         self._verify = False
-        off, allowed = apart(read, own)
+        off, allowed = apart(read, own, self.dtype)
         if not off <= allowed:
             raise ValueError(
                 f"{name}: the last block read through the lens differs from the model's own logits by "

@@ -132,6 +132,12 @@ def _count(cache: Cache, index: int, states: Tensor) -> None:
     layer = cache.layers[index] if index < len(cache.layers) else None
     if layer is not None and hasattr(layer, "has_previous_state"):
         layer.has_previous_state = tree_map(lambda _: True, layer.has_previous_state)
+    keys = getattr(layer, "keys", None)
+    if isinstance(keys, Tensor) and keys.numel() and (keys.shape[1], keys.shape[-1]) != (1, 1):
+        raise ValueError(
+            "the cache holds keys of a block that prompt=True leaves out: it was begun without this Skip, or "
+            "made beforehand; begin a new one with it."
+        )
     if layer is None or isinstance(layer, CacheLayerMixin):
         nothing = states.new_zeros(states.shape[0], 1, states.shape[1], 1)
         cache.update(nothing, nothing, index)

@@ -77,6 +77,6 @@ def _in_this_thread(states: Tensor) -> Any:
         if threading.get_ident() != mine:
             return None
         # Beside the positions that it stood beside: a quantised head may choose one scale for all of them.
-        return (torch.cat([args[0][:, :-1], states.to(args[0].device)], dim=1), *args[1:])
+        return (torch.cat([args[0][:, :-1], states.to(args[0])], dim=1), *args[1:])
 
     return replace

@@ -48,7 +48,7 @@ class Rerun:
         self._decide: Decide | None = None
         self._forward: _Forward | None = None
         self._dims: dict[nn.Module, dict[str, tuple[int, ...]]] = {}  # those of blocks' arguments, once known
-        self._tried: dict[str, int] = {}  # for a prompt and for a token, the lowest block that was compared
+        self._tried: dict[tuple[str, ...], int] = {}  # for each kind of forward, the lowest block compared
         try_on_text(lens, self.deciding, first)
         self._tried.clear()
 
@@ -137,7 +137,7 @@ class Rerun:
         left_out = [number for number in chosen if number in forward.numbers]
         if not left_out:
             return None
-        if left_out[0] < self._tried.get(forward.kind, self._parts.depth):
+        if left_out[0] < self._tried.get(forward.alike, self._parts.depth):
             self._compare(forward, left_out[0], own)
         moved = self._run_again(forward, left_out[0], skip)
         return with_logits(output, own, torch.cat([own[:, :-1], moved.to(own.device)], dim=1))
@@ -153,11 +153,11 @@ class Rerun:
             raise self._not_the_same(forward, f"fail ({type(error).__name__}: {error})") from error
         if lengths != [step.call.lengths() for step in forward.steps]:
             raise self._not_the_same(forward, "leave a cache of another length")
-        off, allowed = apart(again, own)
+        off, allowed = apart(again, own, self._lens.dtype)
         if not off <= allowed:
             what = f"give logits {off:.3g} away from its own (allowed {allowed:.3g})"
             raise self._not_the_same(forward, what)
-        self._tried[forward.kind] = first
+        self._tried[forward.alike] = first
 
     def _not_the_same(self, forward: "_Forward", what: str) -> "NotTheSameError":
         return NotTheSameError(
@@ -224,6 +224,11 @@ class _Forward:
     @property
     def kind(self) -> str:
         return "prompt" if self.steps[0].call.positions > 1 else "token"
+
+    @property
+    def alike(self) -> tuple[str, ...]:
+        """What forwards have in common that one of them is tried for: their kind, and that of their cache."""
+        return (self.kind, *sorted({name for step in self.steps for name in step.call.caches}))
 
 
 def _beside_the_blocks(parts: Anatomy, around: list[nn.Module]) -> list[nn.Module]:

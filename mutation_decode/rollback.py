@@ -43,8 +43,10 @@ def self_attention(cache: Cache) -> Cache:
 
 
 def cache_indices(block: nn.Module) -> list[int]:
-    """The numbers of the cache layers that a block may write to; its modules carry them."""
-    return sorted({i for m in block.modules() if isinstance(i := getattr(m, "layer_idx", None), int)})
+    """The numbers of the cache layers that a block may write to; the modules inside carry them, or itself."""
+    numbers = {m: i for m in block.modules() if isinstance(i := getattr(m, "layer_idx", None), int)}
+    inside = {i for m, i in numbers.items() if m is not block}
+    return sorted(inside or numbers.values())
 
 
 def reads_only_an_image(block: nn.Module) -> bool:

@@ -94,7 +94,7 @@ def _without_every_other(lens: LogitLens, deciding: Deciding, first: int, inputs
         hooked = [Removal(lens, blocks, prompt=False).on() for blocks in sets]
         wanted = _two_steps(owner, inputs, *hooked)
     for kind, one, other in zip(("prompt", "token"), found, wanted, strict=True):
-        off, allowed = apart(one, other)
+        off, allowed = apart(one, other, lens.dtype)
         if not off <= allowed:
             raise NotTheSameError(
                 f"{type(owner).__name__}: blocks that are left out of a {kind} by running those above them "

@@ -233,7 +233,9 @@ def test_a_scale_before_the_head_is_found() -> None:
 
 
 def test_what_no_module_explains_is_refused_with_the_distance() -> None:
-    wanted = r"last block, finished, misses what entered the head by [\d.]+ .*tail=\(model.norm\), head=lm_head"
+    wanted = (
+        r"last block, finished, misses what entered the head by [\d.]+ .*tail=\(model.norm\), head=lm_head"
+    )
     with pytest.raises(ValueError, match=wanted):
         Anatomy.of(_tampered(lambda states: states.flip(-1)))
 

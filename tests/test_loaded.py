@@ -1,7 +1,9 @@
 """Models in half precision, moved after a processor was built for them, saved and copied with one on them."""
 
 import copy
+import math
 import pickle
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,9 @@ from families import Family
 from oracles import ALWAYS, FULL, bare, by_hand, hooked_out, treated
 from torch import nn
 
-from mutation_decode import Anatomy, Contrast, LogitLens, MutationLogitsProcessor, Skip
+from benchmarks.conformance import subject
+from benchmarks.conformance.types import KINDS
+from mutation_decode import Anatomy, Contrast, Detector, LogitLens, MutationLogitsProcessor, Skip
 
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
 HALVES = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])
@@ -130,3 +134,19 @@ def test_law_9_a_model_is_not_copied_in_the_middle_of_a_call(other: Family, stra
         found = other.generate(0, 1, 2, logits_processor=[processor], **FULL)
     assert torch.equal(found.sequences, want.sequences)
     assert torch.equal(copied.generate(0, 1, 2), other.generate(0, 1, 2))
+
+
+@pytest.mark.parametrize("strategy", [Contrast(alpha=0.0), Skip()], ids=["contrast", "skip"])
+def test_states_that_are_added_up_in_more_than_the_weights_precision(strategy: Any) -> None:
+    """Mamba keeps its residual in fp32 beside weights in bf16, and returns logits in fp32."""
+    mamba = subject.build("mamba", KINDS["mamba"])
+    mamba.model.to(torch.bfloat16)
+    plain = mamba.generate(0, 1, 2)
+    never = Detector(threshold=math.log(2)) if isinstance(strategy, Skip) else Detector(threshold=0.0)
+    with (
+        MutationLogitsProcessor(mamba.model, strategy, detector=never, exact=True) as processor,
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", ".* never acted", UserWarning)
+        out = mamba.generate(0, 1, 2, logits_processor=[processor])
+    assert torch.equal(out.sequences, plain.sequences)

@@ -7,6 +7,7 @@ import torch
 from families import FAMILIES, Family, gemma2, llava
 from more_families import MORE_FAMILIES, anatomy, idefics, mild, pix2struct, zaya
 from test_skip_families import NOISE, best, over
+from transformers import DynamicCache
 
 from benchmarks.conformance.reference import cache_error, reference
 from benchmarks.conformance.subject import build
@@ -124,3 +125,15 @@ def test_blocks_whose_keys_later_ones_share_are_not_left_out_of_the_prompt() -> 
     model = build("gemma3n_text", KINDS["gemma3n_text"]).model
     with pytest.raises(ValueError, match=r"does not run without blocks 2, 5, .* choose others"):
         MutationLogitsProcessor(model, Skip(layers=[2, 5], prompt=True))
+
+
+def test_law_9_a_cache_that_was_begun_without_it() -> None:
+    family = mild(llava)
+    cache = DynamicCache()
+    begun = family.generate(0, past_key_values=cache)
+    more = {"input_ids": torch.cat([begun, begun[:, -1:]], dim=1), "max_new_tokens": 2, "do_sample": False}
+    with (
+        MutationLogitsProcessor(family.model, Skip(layers=[3], prompt=True)) as processor,
+        pytest.raises(ValueError, match=r"begun without this Skip.*begin a new one with it"),
+    ):
+        family.model.generate(**more, past_key_values=cache, logits_processor=[processor])

@@ -23,7 +23,9 @@ from more_families import (
 from torch import Tensor
 
 from benchmarks.conformance.reference import Reference, cache_error, leave_out, reference
-from mutation_decode import MutationLogitsProcessor, rerun, rollback, trial
+from benchmarks.conformance.subject import build
+from benchmarks.conformance.types import KINDS
+from mutation_decode import Anatomy, MutationLogitsProcessor, rerun, rollback, trial
 
 ALL = (*FAMILIES, *MORE_FAMILIES)
 ROWS, TOKENS = (0, 1, 2), 10
@@ -281,3 +283,26 @@ def test_five_thousand_tokens_agree_with_the_reference_token_for_token() -> None
             assert cache_error(out.past_key_values, want) <= 1e-4
             tokens += trace.tokens.numel()
     assert tokens >= 5000
+
+
+def test_what_passed_with_one_kind_of_cache_is_tried_again_with_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    family, strategy = mild(llava), AtRandom(share=0.3, seed=5)
+    monkeypatch.setitem(rollback.WAYS_BACK, "StaticLayer", (lambda *_: lambda: None,))
+    with MutationLogitsProcessor(family.model, strategy, detector=None) as processor:  # type: ignore[arg-type]
+        family.generate(*ROWS, logits_processor=[processor])
+        with pytest.raises(ValueError, match="run a second time"):
+            family.generate(*ROWS, logits_processor=[processor], cache_implementation="static")
+
+
+def test_a_block_takes_back_what_the_attentions_inside_of_it_wrote() -> None:
+    """LongCat's blocks have a number too, which is no layer of the cache; their two attentions have theirs."""
+    longcat = build("longcat_flash", KINDS["longcat_flash"])
+    parts = Anatomy.of(longcat.model)
+    strategy: Any = AtRandom(share=0.3, seed=5)
+    with MutationLogitsProcessor(longcat.model, strategy, detector=None, trace=True) as processor:
+        out = longcat.generate(*ROWS, logits_processor=[processor], cache_implementation="static")
+    assert processor.trace is not None
+    want = reference(longcat, parts, ROWS, processor.trace.tokens, processor.trace.skipped)
+    torch.testing.assert_close(torch.stack(out.logits, dim=1), want.logits, atol=NOISE, rtol=0)
