@@ -91,7 +91,8 @@ def known(layer: Any) -> str:
 def reversible(layer: Any, positions: int) -> bool:
     """Whether `remember` can take back the last of these positions: not if a state has run over several."""
     states = getattr(layer, "has_previous_state", None)
-    return states is None or (positions == 1 and all(tree_leaves(states)))
+    # A layer has room for as many states as any of them needs; where one was there before, all it has were.
+    return states is None or (positions == 1 and any(tree_leaves(states)))
 
 
 def _dynamic(layer: Any, positions: int) -> Undo:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
@@ -10,14 +9,18 @@ from torch import Tensor
 
 from benchmarks.conformance.between import still
 from benchmarks.conformance.kinds import ROWS
-from benchmarks.conformance.reference import cache_error, leave_out, reference
+from benchmarks.conformance.reference import cache_error, reference
 from benchmarks.conformance.rounding import rounded_otherwise
+from benchmarks.conformance.shrink import TEXT_IDS
 from benchmarks.conformance.subject import Subject
 from mutation_decode import Anatomy, Contrast, Detector, LogitLens, Mutations, Readout
 from mutation_decode import MutationLogitsProcessor as Processor
 
 NOISE = 1e-5
 """How far logits up to about 5 may be apart: the models' own noise between a prompt and single steps."""
+
+UNEVEN = 1e-3
+"""Where a model's own results differ by more, as prompts against steps, they are no measure of ours."""
 
 TOKENS = 6
 ALL = tuple(range(ROWS))
@@ -34,6 +37,7 @@ class AtRandom:
 
     def __init__(self) -> None:
         self.random = torch.Generator().manual_seed(5)
+        self.asked: list[Tensor] = []
 
     def readouts(self, depth: int) -> tuple[int, ...]:
         """It needs none of the layers."""
@@ -45,6 +49,7 @@ class AtRandom:
         skips = torch.rand(rows, readout.depth, generator=self.random) < 0.3
         skips &= torch.rand(rows, 1, generator=self.random) < 0.75
         skips[:, 0] &= ~skips.all(dim=-1)
+        self.asked.append(skips)
         return skips
 
 
@@ -105,22 +110,23 @@ def last_block(subject: Subject, parts: Anatomy) -> None:
 
 
 def readouts(subject: Subject, parts: Anatomy) -> None:
-    """A readout is what the model itself says when all that comes after it is the identity."""
-    depth = parts.depth
-    for number in (depth - 1, depth // 2):
-        lens = LogitLens(subject.model, readouts=[number], anatomy=parts)
-        with torch.no_grad(), lens, reading(parts, lens) as read:
-            subject.generate(*ALL, max_new_tokens=1)
-        after = torch.arange(depth)[None, None].expand(len(ALL), 1, -1) >= number
-        with still(parts, number - 1), leave_out(parts, partial(_of, after)):
-            want = subject.generate(*ALL, max_new_tokens=1).logits[0]
-        off = float((read[0].logits[:, 0] - want).abs().max())
-        if not off <= NOISE:
+    """A readout is what the model itself says when all that comes after it is the identity.
+
+    For the prompt and three tokens after it, where steps of the model agree with one forward at all.
+    """
+    numbers, own = (parts.depth // 2, parts.depth - 1), steps_error(subject, parts)
+    lens = LogitLens(subject.model, readouts=numbers, anatomy=parts)
+    with torch.no_grad(), lens, reading(parts, lens) as read:
+        answers = subject.generate(*ALL, max_new_tokens=4).sequences[:, -4:]
+    for at, number in enumerate(numbers):
+        found = torch.stack([readout.logits[:, at] for readout in read], dim=1).float()
+        after = (torch.arange(parts.depth) >= number).expand(*answers.shape, -1)
+        with still(parts, number - 1):
+            want = reference(subject, parts, ALL, answers, after).logits
+        compared = 1 if own > UNEVEN else 4
+        off = float((found - want)[:, :compared].abs().max())
+        if not off <= NOISE + 2 * (own if own <= UNEVEN else 0):
             raise CheckError(f"readout {number} is {off:.1g} off what the model says without later blocks")
-
-
-def _of(skipped: Tensor, block: int) -> Tensor:
-    return skipped[:, :, block]
 
 
 @contextmanager
@@ -151,14 +157,30 @@ def hooked(subject: Subject, parts: Anatomy) -> None:
 
 
 def acts(subject: Subject, parts: Anatomy) -> None:
-    """Contrast is in effect, and is what its formula says of the readouts: tested on families elsewhere."""
-    plain = subject.generate(*ALL)
+    """Contrast moves the scores of the tokens at which something fires, and of no others.
+
+    That it moves them as its formula says is tested on families elsewhere.
+    """
     with Processor(
-        subject.model, Contrast(alpha=5.0, beta=0.0), detector=Detector(threshold=0.0), anatomy=parts
+        subject.model, Contrast(alpha=0), detector=Detector(threshold=0.0), trace=True, anatomy=parts
     ) as processor:
-        out = subject.generate(*ALL, logits_processor=[processor])
-    if torch.equal(plain.sequences, out.sequences):
-        raise CheckError("contrast with alpha 5 changes no token")
+        subject.generate(*ALL, logits_processor=[processor])
+    assert processor.trace is not None
+    first = processor.trace.js[:, 0, list(Detector().blocks(parts.depth))].amax(dim=-1)
+    half = Detector(threshold=float(first.median()))  # at the first token, one of the three rows is above it
+    with Processor(
+        subject.model, Contrast(alpha=5.0, beta=0.0), detector=half, trace=True, anatomy=parts
+    ) as processor:
+        out = subject.generate(*ALL, logits_processor=[processor], output_scores=True)
+    assert processor.trace is not None
+    fired = processor.trace.fired
+    allowed = [token for token in TEXT_IDS if token < out.scores[0].shape[-1]]
+    scores, logits = (torch.stack(each, dim=1)[..., allowed].float() for each in (out.scores, out.logits))
+    moved = (scores != logits).any(dim=-1)
+    if fired.all() or not fired.any():
+        raise CheckError("a threshold between the rows fires for all tokens or for none")
+    if not torch.equal(moved, fired):
+        raise CheckError("contrast moves other scores than those of the tokens at which something fires")
 
 
 def same(one: Any, other: Any, what: str, allowed: float) -> None:
@@ -173,23 +195,36 @@ def same(one: Any, other: Any, what: str, allowed: float) -> None:
 def alone(subject: Subject, parts: Anatomy) -> str:
     """A row decodes the same alone and in a left-padded batch.
 
-    Returns: a note where plain generate itself does not.
+    Returns: a note where plain generate itself does not; there it was not compared.
     """
+    batch = subject.generate(*ALL)
+    plain = [_beside_others(subject, row, batch) for row in ALL]
+    if max(plain) > UNEVEN:
+        row = plain.index(max(plain))
+        return (
+            f"rows alone were not compared with a batch: plain generate itself gives row {row} other logits "
+            f"there (by {plain[row]:.1g})"
+        )
     with Processor(subject.model, Contrast(), detector=Detector(threshold=0.0), anatomy=parts) as processor:
-        for arguments in ({}, {"logits_processor": [processor]}):
-            batch = subject.generate(*ALL, **arguments)
-            for row in ALL:
-                single = subject.generate(row, **arguments)
-                off = max(
-                    float((x[row] - y[0]).abs().max())
-                    for x, y in zip(batch.logits, single.logits, strict=True)
-                )
-                if off <= NOISE:
-                    continue
-                if not arguments:
-                    return f"plain generate itself gives row {row} other logits in a batch (by {off:.1g})"
+        batch = subject.generate(*ALL, logits_processor=[processor])
+        for row in ALL:
+            off = _beside_others(subject, row, batch, logits_processor=[processor])
+            if off <= NOISE + 2 * max(plain):
+                continue
+            # Of the model itself, on these other tokens.
+            answers = batch.sequences[:, -TOKENS:]
+            none = torch.zeros(*answers.shape, parts.depth, dtype=torch.bool)
+            one = reference(subject, parts, (row,), answers[row : row + 1], none[row : row + 1]).logits[0]
+            own = float((reference(subject, parts, ALL, answers, none).logits[row] - one).abs().max())
+            if own > UNEVEN or not off <= NOISE + 10 * own:
                 raise CheckError(f"row {row} has other logits in a batch than alone (by {off:.1g})")
     return ""
+
+
+def _beside_others(subject: Subject, row: int, batch: Any, **arguments: Any) -> float:
+    """How far the logits of a row alone are from those that it has in a batch."""
+    single = subject.generate(row, **arguments)
+    return max(float((x[row] - y[0]).abs().max()) for x, y in zip(batch.logits, single.logits, strict=True))
 
 
 def skip(subject: Subject, parts: Anatomy) -> str:
@@ -198,17 +233,16 @@ def skip(subject: Subject, parts: Anatomy) -> str:
     Returns: notes where the first token is left alone, and where the rows had to be.
     """
     notes = []
-    with Processor(subject.model, AtRandom(), detector=None, trace=True, anatomy=parts) as processor:
-        try:
-            at_first = [_skip(subject, parts, processor, ALL)]
-        except CheckError:
-            own = steps_error(subject, parts)
-            if own <= 1e-3:
-                raise
-            notes.append(
-                f"plain steps themselves are {own:.1g} off one forward in a padded batch; alone, rows skip"
-            )
-            at_first = [_skip(subject, parts, processor, (row,)) for row in ALL]
+    try:
+        at_first = [_skip(subject, parts, ALL)]
+    except CheckError:
+        own = steps_error(subject, parts)
+        if own <= UNEVEN:
+            raise
+        notes.append(
+            f"plain steps themselves are {own:.1g} off one forward in a padded batch; alone, rows skip"
+        )
+        at_first = [_skip(subject, parts, (row,)) for row in ALL]
     if not any(at_first):
         notes.append("skip leaves the first token alone")
     return "; ".join(notes)
@@ -223,13 +257,16 @@ def steps_error(subject: Subject, parts: Anatomy) -> float:
     return float((torch.stack(out.logits, dim=1).float() - whole).abs().max())
 
 
-def _skip(subject: Subject, parts: Anatomy, processor: Processor, rows: Sequence[int]) -> bool:
+def _skip(subject: Subject, parts: Anatomy, rows: Sequence[int]) -> bool:
     """Whether the first token has blocks left out too. Raises: CheckError if something is wrong."""
-    out = subject.generate(*rows, logits_processor=[processor])
+    asks = AtRandom()
+    with Processor(subject.model, asks, detector=None, trace=True, anatomy=parts) as processor:
+        out = subject.generate(*rows, logits_processor=[processor])
     assert processor.trace is not None
     answers, skipped = processor.trace.tokens, processor.trace.skipped
-    if not skipped[:, 1:].any():
-        raise CheckError("no block was left out")
+    asked = torch.stack(asks.asked[-TOKENS:], dim=1)
+    if not torch.equal(skipped[:, 1:], asked[:, 1:]) or not asked[:, 1:].any():
+        raise CheckError("other blocks are left out than the strategy asks for")
     want = reference(subject, parts, rows, answers, skipped)
     plain = reference(subject, parts, rows, answers, torch.zeros_like(skipped))
     logits = torch.stack(out.logits, dim=1).float()

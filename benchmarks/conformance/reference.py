@@ -209,7 +209,7 @@ def _cache(model: Any, prompt: int) -> dict[str, Any]:
 def _layers(cache: Any) -> list[Any]:
     if isinstance(cache, EncoderDecoderCache):
         return [*cache.self_attention_cache.layers, *cache.cross_attention_cache.layers]
-    return list(cache.layers)
+    return list(getattr(cache, "layers", ()))  # some models keep their states elsewhere
 
 
 def _states(layer: Any) -> dict[str, Tensor]:
