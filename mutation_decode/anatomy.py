@@ -48,6 +48,22 @@ class Anatomy:
     scale: float = 1.0
     states: States = ONE_STATE
 
+    def __post_init__(self) -> None:
+        for name in ("blocks", "tail"):
+            if not isinstance(getattr(self, name), tuple):
+                raise TypeError(
+                    f"Anatomy: {name} is a tuple of modules, got {type(getattr(self, name)).__name__}; "
+                    f"pass {name}=tuple(...) of a list, or {name}=(module,) of one."
+                )
+        inside = {id(module) for module in self.owner.modules()}
+        missing = [part for part in (*self.blocks, self.head) if id(part) not in inside]
+        if missing or not self.blocks:
+            what = f"{type(missing[0]).__name__} is not inside of it" if missing else "there is no block"
+            raise ValueError(
+                f"Anatomy: the owner, {type(self.owner).__name__}, calls the head and holds all blocks; "
+                f"{what}. Pass the model that returns the logits."
+            )
+
     @property
     def depth(self) -> int:
         """L, the number of blocks."""

@@ -142,8 +142,8 @@ class LogitLens:
         if readout is None:
             raise RuntimeError(
                 "no forward of the model passed through the lens since the last readout was taken: each "
-                "readout belongs to one forward and one token. Are several made from one forward, as block "
-                "diffusion and drafts do, or by some of the model's parts alone?"
+                "readout belongs to one forward and one token. Where several are made from one forward, as "
+                "by block diffusion or drafts, layers say nothing of single tokens and cannot be used."
             )
         return readout
 

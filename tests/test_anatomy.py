@@ -147,3 +147,22 @@ def test_the_embeddings_of_such_models_are_read_too(name: str) -> None:
 
 def _everywhere(block: int) -> Tensor:
     return torch.ones(1, 1, dtype=torch.bool)
+
+
+def test_slips_in_parts_that_are_passed_by_hand_are_told(squashed: Family) -> None:
+    model = squashed.model
+    right = by_hand(model, model.model.norm)
+    with pytest.raises(
+        TypeError, match=r"tail is a tuple of modules, got LlamaRMSNorm.*tail=\(module,\) of one"
+    ):
+        replace(right, tail=model.model.norm)
+    with pytest.raises(
+        TypeError, match=r"blocks is a tuple of modules, got ModuleList.*blocks=tuple\(\.\.\.\)"
+    ):
+        replace(right, blocks=model.model.layers)
+    with pytest.raises(
+        ValueError, match=r"owner, LlamaModel, .*Linear is not inside of it.*returns the logits"
+    ):
+        replace(right, owner=model.model)
+    with pytest.raises(ValueError, match="there is no block"):
+        replace(right, blocks=())

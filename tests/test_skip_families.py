@@ -297,7 +297,7 @@ def test_what_passed_with_one_kind_of_cache_is_tried_again_with_another(
 
 
 def test_a_block_takes_back_what_the_attentions_inside_of_it_wrote() -> None:
-    """LongCat's blocks have a number too, which is no layer of the cache; their two attentions have theirs."""
+    """LongCat's blocks have a number too, which is no layer of the cache; their attentions have theirs."""
     longcat = build("longcat_flash", KINDS["longcat_flash"])
     parts = Anatomy.of(longcat.model)
     strategy: Any = AtRandom(share=0.3, seed=5)

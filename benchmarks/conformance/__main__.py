@@ -35,8 +35,10 @@ def run(words: list[str]) -> None:
         raise UsageError(f"processes={processes}; expected a whole number, at least 1")
     files = {key: Path(settings[key]) for key in ("json", "table") if settings[key]}
     for key, file in files.items():
-        if file.is_dir() or not file.parent.is_dir():
-            raise UsageError(f"{key}={file}; expected a file in a folder that is there")
+        if file.is_dir() or not os.access(file.parent, os.W_OK):
+            raise UsageError(f"{key}={file}; expected a file in a folder that is there and may be written to")
+    if len({file.absolute() for file in files.values()}) < len(files):
+        raise UsageError(f"json={settings['json']} and table={settings['table']} are the same file")
     found: dict[str, Outcome] = {}
     for name, outcome in zip(names, outcomes(conform, names, processes=int(processes)), strict=True):
         found[name] = outcome
@@ -62,7 +64,7 @@ def _types(chosen: str) -> list[str]:
     known = {**MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
     if not chosen:
         return [*MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES, *(name for name in TEXT if name in known)]
-    names = [name.strip() for name in chosen.strip("[]").split(",")]
+    names = [name for word in chosen.strip("[]").split(",") if (name := word.strip())]
     for name in names:
         if name not in known:
             raise UsageError(f"unknown model type {name!r}: {nearest(name, known)}")
@@ -88,6 +90,8 @@ def main() -> None:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

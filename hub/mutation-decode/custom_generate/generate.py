@@ -10,7 +10,7 @@ def names(kind):
 
 
 STRATEGIES = {"contrast": Contrast, "skip": Skip}
-COMMON = [*names(Detector), *names(Gate), "norm", "exact"]
+COMMON = [*names(Detector), *names(Gate), "norm", "exact", "anatomy"]
 # What told transformers where to find this file; it hands that on.
 OF_THE_HUB = ("cache_dir", "force_download", "local_files_only", "proxies", "repo_type", "revision", "token")
 
