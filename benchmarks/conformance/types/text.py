@@ -50,7 +50,7 @@ KINDS: dict[str, Kind] = {
     "codegen": Kind({"rotary_dim": 4}),
     "bloom": Kind({"n_layer": 8}),
     "mpt": Kind({"logit_scale": 0.5, "use_cache": True, "max_seq_len": 64}),
-    "falcon": Kind({"alibi": True, "parallel_attn": False}),
+    "falcon": Kind({"alibi": True}),
     "granite": Kind(SCALED),
     "granitemoe": Kind(SCALED),
     "granitemoehybrid": Kind(SCALED | {"layer_types": ["mamba", "attention"] * 4}),
