@@ -18,11 +18,12 @@ import torch
 import transformers
 import yaml
 from families import Family, ours_on
+from more_families import idefics, mild
 from test_ways_of_generating import Heard
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, dynamic_module_utils
 
-from mutation_decode import Contrast, Detector, Gate, MutationLogitsProcessor, Skip
+from mutation_decode import Anatomy, Contrast, Detector, Gate, MutationLogitsProcessor, Skip
 
 ROOT = Path(__file__).parent.parent
 HUB = ROOT / "hub" / "mutation-decode"
@@ -185,7 +186,7 @@ def test_the_card_has_every_argument_with_its_default() -> None:
     knobs = {field.name: field.default for kind in kinds for field in dataclasses.fields(kind)}
     assert len(knobs) == sum(len(dataclasses.fields(kind)) for kind in kinds), "no two have a name in common"
     of_processor = inspect.signature(MutationLogitsProcessor).parameters
-    knobs |= {name: of_processor[name].default for name in ("norm", "exact")}
+    knobs |= {name: of_processor[name].default for name in ("norm", "exact", "anatomy")}
     as_written = {"none": None, "true": True, "false": False}
     assert {name: as_written.get(text, text.strip('`"')) for name, text in told.items()} == {
         "strategy": "contrast",
@@ -224,3 +225,13 @@ def test_in_a_process_of_its_own_and_from_elsewhere(other: Family, tmp_path: Pat
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(want.tolist())
+
+
+def test_parts_that_are_not_found_can_be_passed() -> None:
+    """Idefics needs a picture to run; what its refusal says can be done on this way too."""
+    family = mild(idefics)
+    inputs = family.batch(0)
+    arguments = {"custom_generate": str(HUB), "trust_remote_code": True, "max_new_tokens": 3}
+    with pytest.raises(ValueError, match=r"anatomy=Anatomy.of\(model, inputs\)"):
+        family.model.generate(**inputs, **arguments)
+    family.model.generate(**inputs, **arguments, anatomy=Anatomy.of(family.model, inputs), threshold=0.0)
