@@ -231,6 +231,9 @@ def test_what_blocks_hand_on_beside_their_states_is_handed_on_anew(monkeypatch: 
     out, answers, skipped = run(family)
     check(family, torch.stack(out.logits, dim=1), answers, skipped)
     monkeypatch.setattr(rerun, "_beside_the_states", lambda *_: [])
+    with pytest.raises(ValueError, match="left out of a token by running those above them again"):
+        run(family)
+    monkeypatch.setattr(trial, "_without_every_other", lambda *_: None)
     out, answers, skipped = run(family)
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         check(family, torch.stack(out.logits, dim=1), answers, skipped)
