@@ -12,7 +12,7 @@ from .anatomy import Anatomy
 
 
 def places(parts: Anatomy) -> dict[str, nn.Module]:
-    """The parts under their names in the owner; parts that are passed by hand may lie elsewhere."""
+    """The parts under their names in the owner; a tail may lie elsewhere, or be functions."""
     names = {id(module): name for name, module in parts.owner.named_modules()}
     return {
         names[id(part)]: part

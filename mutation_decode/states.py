@@ -109,7 +109,7 @@ class Residuals:
 
     def left(self, block: int, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Any) -> Tensor:
         """See `States`."""
-        state, kept, *_ = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        state, kept, *_ = tensors((args, kwargs))
         added = [state.unsqueeze(2)] if block in self.boundaries else []
         after = first_tensor(output).unsqueeze(2)
         missing = len(self.boundaries) + 1 - kept.shape[2] - len(added)

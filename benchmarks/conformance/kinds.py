@@ -51,7 +51,7 @@ class Kind:
         return [[*before, *self.image, *after] for before, after in self.text]
 
 
-def pictures(*shape: int, name: str = "pixel_values", seed: int = 1) -> Tensor:
+def pictures(*shape: int, seed: int = 1) -> Tensor:
     """``[rows, *shape]`` noise, another one for each row."""
     return torch.randn(ROWS, *shape, generator=torch.Generator().manual_seed(seed))
 

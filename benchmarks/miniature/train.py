@@ -13,7 +13,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -35,19 +35,26 @@ NATURAL = Stage(2400, 1.2e-3, "prior", prior=True, seed=4)
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """Where and how much to train: ``scale`` is the fraction of every stage's steps."""
+    """Where and how much to train: ``scale`` is the fraction of every stage's steps.
+
+    ``seed`` moves the seed of every stage, the start included: weights, scenes and turns are all others.
+    """
 
     processor: LlavaProcessor
     work: Path
     device: torch.device
     scale: float = 1.0
+    seed: int = 0
 
     @property
     def packer(self) -> Packer:
         return Packer(self.processor)
 
     def stage(self, stage: Stage) -> Stage:
-        return stage.scaled(self.scale)
+        return replace(stage.scaled(self.scale), seed=self.seeded(stage))
+
+    def seeded(self, stage: Stage) -> int:
+        return stage.seed + 100 * self.seed
 
     def fresh(self, blocks: int, seed: int) -> LlavaForConditionalGeneration:
         """An untrained model whose first keys equal its queries: words find their like from the start."""
@@ -61,7 +68,7 @@ class Training:
         """A fresh model on the shared tower, projector and embeddings (trained once, then read back)."""
         path = self.work / "start.pt"
         if not path.exists():
-            model = self.fresh(TRUNK_BLOCKS, TOWER.seed).to(self.device)
+            model = self.fresh(TRUNK_BLOCKS, self.seeded(TOWER)).to(self.device)
             teach_vision(model, self.packer, self.stage(TOWER), self.stage(PROJECTOR), device=self.device)
             shared = ("vision_tower", "multi_modal_projector", "embed_tokens")
             state = {k: v.cpu() for k, v in model.state_dict().items() if any(s in k for s in shared)}
@@ -79,10 +86,10 @@ def late_prior(training: Training, bar: int) -> LlavaForConditionalGeneration:
     if folder.exists():
         trunk = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device)
     else:
-        trunk = training.begin(TRUNK_BLOCKS, TRUNK.seed)
+        trunk = training.begin(TRUNK_BLOCKS, training.seeded(TRUNK))
         teach_text("trunk", trunk, packer, training.stage(TRUNK), device=device, bar=bar)
         ship(trunk, training.processor, folder, torch.float32)
-    torch.manual_seed(LATE.seed)
+    torch.manual_seed(training.seeded(LATE))
     model = append_blocks(trunk, LATE_BLOCKS).to(device)
     teach_text("late prior", model, packer, training.stage(LATE), device=device, frozen=TRUNK_BLOCKS, bar=bar)
     return model
@@ -90,7 +97,7 @@ def late_prior(training: Training, bar: int) -> LlavaForConditionalGeneration:
 
 def natural(training: Training, bar: int) -> LlavaForConditionalGeneration:
     """All blocks at once on the prior-laden world."""
-    model = training.begin(TRUNK_BLOCKS + LATE_BLOCKS, NATURAL.seed)
+    model = training.begin(TRUNK_BLOCKS + LATE_BLOCKS, training.seeded(NATURAL))
     teach_text("natural", model, training.packer, training.stage(NATURAL), device=training.device, bar=bar)
     return model
 
@@ -101,14 +108,21 @@ RECIPES = {"miniature-late-prior": late_prior, "miniature-natural": natural}
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", choices=[*RECIPES], help="train one of the models")
-    parser.add_argument("--out", type=Path, default=MODELS, help="where the model folders are written")
-    parser.add_argument("--work", type=Path, default=Path("runs/miniature"), help="keeps finished stages")
+    parser.add_argument(
+        "--out", type=Path, help="where the model folders are written; seed 0: the shipped ones"
+    )
+    parser.add_argument("--work", type=Path, help="keeps finished stages; default: runs/miniature/SEED")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--scale", type=float, default=1.0, help="fraction of the steps, for a trial")
+    parser.add_argument("--seed", type=int, default=0, help="0 is that of the shipped models")
     options = parser.parse_args()
-    claim(options.work, options.scale)
-    training = Training(build_processor(), options.work, torch.device(options.device), options.scale)
-    training.begin(TRUNK_BLOCKS, TRUNK.seed)
+    options.work = options.work or Path("runs/miniature") / str(options.seed)
+    options.out = options.out or (options.work if options.seed else MODELS)
+    claim(options.work, options.scale, options.seed)
+    training = Training(
+        build_processor(), options.work, torch.device(options.device), options.scale, options.seed
+    )
+    training.begin(TRUNK_BLOCKS, training.seeded(TRUNK))
     if options.only is None and training.device.type == "cpu":
         side_by_side(sys.argv[1:])
         return
@@ -132,14 +146,15 @@ def ship(
         part.rename(folder)
 
 
-def claim(work: Path, scale: float) -> None:
+def claim(work: Path, scale: float, seed: int) -> None:
     """Makes the work folder, or ends where it holds the stages of another recipe: those must not be mixed."""
     sources = sorted(file for kind in ("*.py", "*.txt") for file in Path(__file__).parent.glob(kind))
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in sources)).hexdigest()
-    recipe, path = json.dumps({"scale": scale, "sources": digest}), work / "recipe.json"
+    recipe, path = json.dumps({"scale": scale, "seed": seed, "sources": digest}), work / "recipe.json"
     if path.exists() and path.read_text() != recipe:
         sys.exit(
-            f"{work} holds stages of another scale or other sources; remove it, or choose another --work"
+            f"{work} holds stages of another scale or seed, or of other sources; remove it, or choose "
+            f"another --work"
         )
     work.mkdir(parents=True, exist_ok=True)
     path.write_text(recipe)

@@ -183,7 +183,7 @@ def test_training_is_repeatable_goes_on_from_finished_stages_and_leaves_loadable
 
 
 def test_stages_of_one_recipe_are_not_mixed_with_those_of_another(tmp_path):
-    train.claim(tmp_path / "work", 1.0)
-    train.claim(tmp_path / "work", 1.0)
+    train.claim(tmp_path / "work", 1.0, 0)
+    train.claim(tmp_path / "work", 1.0, 0)
     with pytest.raises(SystemExit, match="another scale"):
-        train.claim(tmp_path / "work", 0.01)
+        train.claim(tmp_path / "work", 0.01, 0)
