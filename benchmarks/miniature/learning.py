@@ -24,7 +24,8 @@ def schedule(step: int, steps: int) -> float:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16)
+    """bf16 on accelerators; processors without matrix units for it are faster in fp32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=device.type != "cpu")
 
 
 def optimise(
@@ -110,6 +111,7 @@ def teach_text(
     (or that it is not there) and its colour; its loss is annealed to 0 over the last fifth.
     """
     text = model.model.language_model
+    text.set_attn_implementation("eager")  # at 115 tokens twice as fast on a processor as the fused one
     learning = text.layers[frozen:] if frozen else [model.model.multi_modal_projector, text, model.lm_head]
     model.requires_grad_(False)
     parameters = [p.requires_grad_() for module in learning for p in module.parameters()]
