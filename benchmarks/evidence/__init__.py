@@ -1,0 +1,1 @@
+"""The evidence: every method on every training of the miniatures, the ablations, and the page about them."""
