@@ -17,6 +17,7 @@ from benchmarks.tasks import Item, Read, about, chair, coco
 from benchmarks.tasks.coco_objects import VARIANTS, Objects, Vocabulary
 from benchmarks.tasks.images import images
 from benchmarks.tasks.missing import Missing
+from benchmarks.tasks.placed import placed
 from benchmarks.usage import UsageError, nearest
 
 NAMES: Mapping[str, str] = {"2014": "COCO_val2014_{:012d}.jpg", "2017": "{:012d}.jpg"}
@@ -85,6 +86,14 @@ class Captions:
         objects, truth = self._objects(), self.truth()
         captions = {coco.image_id(line["image_id"]): line[self.answer] for line in lines}
         return chair.score({key: objects(text) for key, text in captions.items()}, truth).figures()
+
+    def shown(self, image_id: str) -> frozenset[str]:
+        """The objects of one image."""
+        return self.truth()[coco.image_id(image_id)]
+
+    def named(self, text: str) -> Sequence[tuple[str, int]]:
+        """The objects that a description names, and where."""
+        return placed(self._objects(), text)
 
     def truth(self) -> dict[str, frozenset[str]]:
         """Image id -> objects, of all images of the task; read once, which takes half a minute."""

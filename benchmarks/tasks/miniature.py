@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from benchmarks.miniature import world
 from benchmarks.statistics import Ratio
 from benchmarks.tasks import Item, about, amber, chair, pope
+from benchmarks.tasks.placed import placed
 from benchmarks.usage import nearest
 
 
@@ -61,6 +62,14 @@ class Captions(Scenes):
         return chair.score(
             {line["image_id"]: world.mentions(line[self.answer]) for line in lines}, truth
         ).figures()
+
+    def shown(self, image_id: str) -> frozenset[str]:
+        """The objects of one image."""
+        return self.scenes()[image_id].objects
+
+    def named(self, text: str) -> list[tuple[str, int]]:
+        """The objects that a description names, and where."""
+        return placed(world.mentions, text)
 
     def kinds(self, words: Sequence[str], image_id: str) -> list[str]:
         """For each word of a description: correct or hallucinated (object nouns), function, or other."""
