@@ -1,6 +1,6 @@
 """The answers of one training of both models: a run folder, or what is kept of one in the repository.
 
-Of a training whose weights are not shipped, `kept` holds everything that its figures are made of: the settings
+Of a training whose weights are not shipped, `kept` holds all that its figures are made of: the settings
 with the checksums of the weights, what was tried on validation, and the answers themselves.
 """
 
