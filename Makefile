@@ -4,7 +4,7 @@ CONSTRAINTS := constraints.txt
 RUN := $(VENV)/bin/python
 PROCESSES ?= 2
 
-.PHONY: bench test test-oldest conformance check format clean
+.PHONY: bench evidence test test-oldest conformance check format clean
 
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -14,6 +14,9 @@ $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 
 bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
 	$(RUN) -m benchmarks experiment=main processes=$(PROCESSES) $(ARGS)
+
+evidence: $(VENV)/installed  ## every method and every ablation -> runs/evidence/, docs/evidence.md
+	$(RUN) -m benchmarks.evidence --processes $(PROCESSES) $(ARGS)
 
 test: $(VENV)/installed
 	$(RUN) -m pytest

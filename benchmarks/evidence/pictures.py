@@ -94,23 +94,14 @@ def grids(found: Mapping[str, tuple[Sequence[float], Sequence[int], np.ndarray, 
     picture.savefig(path)
 
 
-def curves(
-    found: Mapping[str, Mapping[str, Sequence[float]]], path: Path, *, across: str, up: str, first: int
-) -> None:
-    """Lines by layer: panel -> line -> values, of which the first belongs to layer ``first``."""
-    picture = _figure(len(found), height=3.4)
-    for axes, (title, lines) in zip(
-        picture.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True
-    ):
+def curves(found: Mapping[str, Mapping[str, Sequence[float]]], path: Path, *, across: str, up: str) -> None:
+    """Lines by layer, from layer 0 on: panel -> line -> values; at most two panels in a row."""
+    rows = -(-len(found) // 2)
+    picture = _figure(min(len(found), 2), height=3.4 * rows)
+    panels = picture.subplots(rows, min(len(found), 2), squeeze=False).flat
+    for axes, (title, lines) in zip(panels, found.items(), strict=True):
         for place, (name, values) in enumerate(lines.items()):
-            axes.plot(
-                range(first, first + len(values)),
-                values,
-                marker=MARKERS[place],
-                markersize=4,
-                color=COLOURS[place],
-                label=name,
-            )
+            axes.plot(values, marker=MARKERS[place], markersize=4, color=COLOURS[place], label=name)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.set_title(title, fontsize=10)

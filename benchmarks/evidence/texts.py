@@ -1,0 +1,20 @@
+"""The words between the tables of docs/evidence.md; figures are in the tables alone."""
+
+READING = (
+    "Mean over the trainings, with 95 % intervals over images and trainings; `*` marks a difference to greedy "
+    "whose interval excludes 0. CHAIR and recall in percent, length in words, objects in mentions an answer."
+)
+FRONTIER = (
+    "Every setting that a method tried on the 200 validation scenes of training 0 "
+    "(`runs/evidence/training-0/tuning.json`). Settings outside the picture destroy the captions."
+)
+GRID = (
+    "Contrast with one readout at every token, validation scenes, training 0 (`runs/evidence/alpha-layer`). "
+    "Above 0 goes back to what the readout says, below 0 away from it."
+)
+DETECTORS = (
+    "One thing after the other, validation scenes, training 0 (`runs/evidence/detectors`): CHAIR_i (recall, "
+    "tokens acted on). Both signs of alpha, as one helps the one model and the other the other."
+)
+WORDS = "Greedy answers to the test scenes, training 0 (`runs/evidence/words.json`)."
+CURRICULUM = ""

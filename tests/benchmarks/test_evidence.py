@@ -1,0 +1,100 @@
+"""The evidence from a small real run: what is kept scores as what was made; verdicts by the protocol's rules."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from benchmarks.evidence.answers import TASK, Training, keep, kept, unpacked
+from benchmarks.evidence.trainings import pooled
+from benchmarks.evidence.versus import Comparison, chosen, validated
+from benchmarks.statistics import Interval
+from benchmarks.usage import UsageError
+
+LATE = "miniature-late-prior"
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """Three methods on a few scenes of the shipped late-prior model, tuned."""
+    folder = tmp_path_factory.mktemp("run") / "training-7"
+    words = ["method=[greedy,dola-low,dola-high]", f"task=[{TASK}]", f"task.{TASK}.n=12", "tune=true"]
+    words += ["tuning.task.n=8", "method.dola-low.tune={plausibility:[0.02,0.1]}", "pictures.captions=0"]
+    words += ["method.dola-high.tune={plausibility:[0.02,0.1]}", "bootstrap.resamples=50", f"folder={folder}"]
+    done = subprocess.run([sys.executable, "-m", "benchmarks", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return Training(7, folder)
+
+
+def test_a_trainings_figures_are_those_of_its_run(training):
+    rows = json.loads((training.path / "scores.json").read_text())["rows"]
+    for row in rows:
+        own = training.figures(LATE, row["method"])
+        for name, figure in row["figures"].items():
+            assert own[name].value == pytest.approx(figure["value"], nan_ok=True)
+    assert len(rows) == 3
+    assert pooled([training.figures(LATE, "greedy")])[0]["length"].value > 20
+    assert training.costs[LATE, "dola-low"]["tokens_per_second"] > 0
+
+
+def test_what_is_kept_scores_the_same_and_is_the_same_bytes_each_time(training, tmp_path):
+    first = keep(training, tmp_path / "kept").read_bytes()
+    assert keep(training, tmp_path / "kept").read_bytes() == first
+    assert kept(tmp_path / "kept") == [7]
+    assert len(first) < 30_000
+    again = unpacked(7, tmp_path / "out", tmp_path / "kept")
+    assert again.number == 7
+    assert again.tuning == training.tuning
+    for method in ("greedy", "dola-low"):
+        assert again.lines(LATE, method) == training.lines(LATE, method)
+    made = json.loads((again.path / "versions.json").read_text())
+    assert made["model"][LATE].startswith("sha256:")
+
+
+def test_an_unfinished_run_is_told(training, tmp_path):
+    keep(training, tmp_path / "kept")
+    again = unpacked(7, tmp_path / "out", tmp_path / "kept")
+    path = again.path / "predictions" / LATE / "greedy" / f"{TASK}.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-2]))
+    with pytest.raises(UsageError, match="no answer about 2 of 12 images, .* finish the run"):
+        again.lines(LATE, "greedy")
+
+
+def test_the_better_of_two_on_validation_is_chosen(training):
+    methods = training.tuning[LATE]["methods"]
+    values = {name: validated(training, LATE, name) for name in ("dola-low", "dola-high")}
+    for name, value in values.items():
+        trials = [t["figures"]["CHAIR_i"] for t in methods[name]["trials"] if not t["against"]]
+        assert value == (min(trials) if trials else float("inf"))
+    assert chosen(training, LATE, ("dola-low", "dola-high")) == min(values, key=values.get)
+    assert validated(training, LATE, "greedy") == float("inf")
+
+
+def comparison(chair, recall, holm):
+    return Comparison(
+        LATE, "DoLa", ("contrast",), ("dola-low",), Interval(*chair), Interval(*recall), holm, holm
+    )
+
+
+@pytest.mark.parametrize(
+    ("chair", "recall", "holm", "verdict"),
+    [
+        ((-3, -4, -2), (2, 1, 3), 0.001, "win"),
+        ((-3, -4, -2), (2, 1, 3), 0.06, "tie"),
+        ((-3, -4, -2), (0, -0.9, 1), 0.001, "win"),
+        ((-3, -4, -2), (-1, -2, 0), 0.001, "tie"),
+        ((3, 2, 4), (-2, -3, -1), 0.001, "loss"),
+        ((3, 2, 4), (1, 0.5, 1.5), 0.001, "tie"),
+        ((3, 2, 4), (0, -1, 0.9), 0.001, "loss"),
+    ],
+)
+def test_verdicts(chair, recall, holm, verdict):
+    assert comparison(chair, recall, holm).verdict == verdict
+
+
+def test_a_verdict_is_the_opposite_from_the_other_side():
+    one = comparison((-3, -4, -2), (0.5, -0.5, 1.5), 0.001)
+    other = replace(one, chair=Interval(3, 2, 4), recall=Interval(-0.5, -1.5, 0.5))
+    assert (one.verdict, other.verdict) == ("win", "loss")
