@@ -1,17 +1,18 @@
 """How the miniatures learn: one optimiser loop, the start of the vision side, the text side on turns."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 from transformers import LlavaForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from benchmarks.miniature import world
 from benchmarks.miniature.lessons import Stage, batches
 from benchmarks.miniature.model import WIDTH
-from benchmarks.miniature.packing import COLOUR_INDEX, IGNORED, Packer
+from benchmarks.miniature.packing import COLOUR_INDEX, IGNORED, Batch, Packer
 
 GROUNDING_READOUT = 3
 Shown = tuple[torch.Tensor, Callable[[], str]]  # a loss and what the progress bar says beside it
@@ -69,12 +70,7 @@ def teach_vision(
 
     def draw() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         scenes = [next(stream) for _ in range(64)]
-        noun = torch.full((64, world.GRID**2), len(nouns) - 1)
-        colour = torch.full((64, world.GRID**2), len(colours) - 1)
-        for row, scene in enumerate(scenes):
-            for thing in scene.things:
-                noun[row, thing.cell] = world.NOUNS.index(thing.noun)
-                colour[row, thing.cell] = COLOUR_INDEX[thing.colour]
+        noun, colour = named(scenes)
         return packer.pixels(scenes).to(device), noun.to(device), colour.to(device)
 
     def naming(_: float) -> Shown:
@@ -123,24 +119,48 @@ def teach_text(
         with torch.no_grad():
             features = see(model, batch.pixels)
         with autocast(device, enabled=device.type != "cpu"):
-            embedded = text.embed_tokens(batch.ids)
-            seen = model.model.multi_modal_projector(features).to(embedded.dtype)
-            embedded = torch.cat([embedded[:, :3], seen, embedded[:, 3 + world.GRID**2 :]], 1)
-            output = text(inputs_embeds=embedded, attention_mask=batch.mask, position_ids=batch.positions,
-                          use_cache=False, output_hidden_states=not frozen)  # fmt: skip
-            at = batch.targets != IGNORED
-            logits = model.lm_head(output.last_hidden_state[at]).float()
-        weights, targets = batch.weights[at], batch.targets[at]
-        loss = (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+            slots = model.model.multi_modal_projector(features)
+            output = read(model, batch, slots, output_hidden_states=not frozen)
+            logits = model.lm_head(output.last_hidden_state[batch.targets != IGNORED]).float()
+        loss, shown = answer_loss(logits, batch, packer)
         if not frozen:
             states = output.hidden_states[GROUNDING_READOUT].float()
             cells, colours = head(states).split([world.GRID**2 + 1, len(world.COLOURS)], -1)
             grounding = cross_entropy(cells, batch.cells) + cross_entropy(colours, batch.colours)
             loss = loss + min(1.0, 5 * (1 - done)) * grounding
-        answered = (targets == packer.word["yes"]) | (targets == packer.word["no"])
-        return loss, lambda: f"yes/no {(logits.argmax(-1) == targets)[answered].float().mean():.3f}"
+        return loss, shown
 
     optimise(name, parameters if frozen else [*parameters, *head.parameters()], stage, loss_at, bar=bar)
+
+
+def named(scenes: Sequence[world.Scene]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which noun and which colour is to be seen in each cell, ``[n, 9]``; the number of all of them: none."""
+    noun = torch.full((len(scenes), world.GRID**2), len(world.NOUNS))
+    colour = torch.full((len(scenes), world.GRID**2), len(world.COLOURS))
+    for row, scene in enumerate(scenes):
+        for thing in scene.visible:
+            noun[row, thing.cell] = world.NOUNS.index(thing.noun)
+            colour[row, thing.cell] = COLOUR_INDEX[thing.colour]
+    return noun, colour
+
+
+def read(
+    model: LlavaForConditionalGeneration, batch: Batch, slots: torch.Tensor, **options: bool
+) -> BaseModelOutputWithPast:
+    """The decoder over packed turns; ``slots [n, 9, 128]`` stand where the image tokens are."""
+    embedded = model.model.language_model.embed_tokens(batch.ids)
+    embedded = torch.cat([embedded[:, :3], slots.to(embedded.dtype), embedded[:, 3 + world.GRID**2 :]], 1)
+    return model.model.language_model(inputs_embeds=embedded, attention_mask=batch.mask,
+                                      position_ids=batch.positions, use_cache=False, **options)  # fmt: skip
+
+
+def answer_loss(logits: torch.Tensor, batch: Batch, packer: Packer) -> Shown:
+    """The loss on the answers' words, whose logits these are, ``[words, vocabulary]``."""
+    at = batch.targets != IGNORED
+    weights, targets = batch.weights[at], batch.targets[at]
+    loss = (F.cross_entropy(logits, targets, reduction="none") * weights).sum() / weights.sum()
+    answered = (targets == packer.word["yes"]) | (targets == packer.word["no"])
+    return loss, lambda: f"yes/no {(logits.argmax(-1) == targets)[answered].float().mean():.3f}"
 
 
 def see(model: LlavaForConditionalGeneration, pixels: torch.Tensor) -> torch.Tensor:
