@@ -1,4 +1,4 @@
-"""Published layer-wise methods as strategies of the library; they use nothing but its public names."""
+"""DoLa: the final layer against the one that differs most from it."""
 
 import math
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.baselines.tokens import among
 from mutation_decode import Mutations, Readout, js_divergence
 
 
@@ -15,20 +16,17 @@ class DoLa:
     """Contrast of the final layer with the candidate that differs most from it, on every token.
 
     ``log p_L - log p_l*`` with l* the candidate readout of the largest JSD to the final one; tokens less
-    probable than ``plausibility`` times the best one go to -inf. Differences to the published code, both
-    deliberate: l* is chosen for each row (theirs averages over the batch), by the true JSD (theirs takes a
-    mean over the vocabulary of a divergence with its arguments exchanged). The library reads layers through
-    the final norm, which ``norm: false`` turns off; DoLa's first release did not use it.
+    probable than ``plausibility`` times the best go to -inf. Unlike the published code, l* is chosen for each
+    row (theirs averages over the batch), by the true JSD (theirs takes a mean over the vocabulary of a
+    divergence with its arguments exchanged). It reads layers without the final norm: ``norm: false``.
 
     Attributes:
-        layers: ``low`` (even readouts of the first half), ``high`` (of the second half), or readouts by
-            number.
+        layers: ``low`` (even readouts of the first half), ``high`` (of the second), or a list of readouts.
         first: where ``low`` begins: 0, or 2 for models whose head is tied to the embeddings.
         plausibility: share of the best token's final probability, in [0, 1].
         always: True; the method has no gate.
 
     Raises: ValueError when a knob is out of range.
-
     Source: Chuang et al., ICLR 2024, "DoLa", eq. 2-5; advised with a repetition penalty of 1.2.
     """
 
@@ -68,12 +66,8 @@ class DoLa:
         own = readout.logits_at(readout.depth)
         distance = torch.stack([js_divergence(readout.logits_at(name), own) for name in names])
         premature = readout.log_probs(torch.tensor(names, device=scores.device)[distance.argmax(dim=0)])
-        final = scores.log_softmax(
-            dim=-1
-        )  # with what other processors did to it, such as a repetition penalty
+        final = scores.log_softmax(dim=-1)  # with what other processors did to it
         floor = math.log(self.plausibility) if self.plausibility > 0 else -math.inf
-        keep = (final >= final.amax(dim=-1, keepdim=True) + floor) & (scores > -math.inf)
         # Probability 0 in both layers makes no difference; a bare subtraction would make it NaN.
         change = final.clamp_min(-1e30) - premature.clamp_min(-1e30)
-        contrasted = torch.where(keep, change, -math.inf).log_softmax(dim=-1)
-        return torch.where(keep.any(dim=-1, keepdim=True), contrasted, scores)
+        return among(final >= final.amax(dim=-1, keepdim=True) + floor, change, scores)
