@@ -17,6 +17,7 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 10
 from .anatomy import Anatomy
 from .decoder import MutationDecoder
 from .detection import Detector, Mutations
+from .diagnose import Diagnosis, diagnose
 from .divergence import adjacent_js, js_divergence
 from .gate import Gate
 from .lens import LogitLens
@@ -24,11 +25,13 @@ from .processor import MutationLogitsProcessor
 from .readout import Readout
 from .strategy import Contrast, ForwardStrategy, Skip, Strategy
 from .trace import Trace
+from .twins import with_twins
 
 __all__ = [
     "Anatomy",
     "Contrast",
     "Detector",
+    "Diagnosis",
     "ForwardStrategy",
     "Gate",
     "LogitLens",
@@ -41,5 +44,7 @@ __all__ = [
     "Trace",
     "__version__",
     "adjacent_js",
+    "diagnose",
     "js_divergence",
+    "with_twins",
 ]

@@ -19,10 +19,14 @@ class Call:
 
     Args:
         ends: `[any]` ids that end a row; what it says after one, nobody reads.
+        rows: how many rows are the caller's; those behind them are their twins. None: all.
     """
 
-    def __init__(self, lens: LogitLens, recorder: Recorder | None, ends: Tensor) -> None:
+    def __init__(
+        self, lens: LogitLens, recorder: Recorder | None, ends: Tensor, rows: int | None = None
+    ) -> None:
         self.recorder = recorder
+        self.rows = rows
         self.unwrap = False
         self.steps = 0
         self.decided: Decision | None = None
@@ -78,6 +82,8 @@ class Call:
         self._ends = self._ends.to(input_ids.device)
         self._ended = torch.isin(input_ids[:, self._prompt :], self._ends).any(dim=-1).to(m.fired.device)
         running = ~self._ended
+        if self.rows is not None:
+            running[self.rows :] = False  # what befalls a twin is no effect
         self.steps += 1
         self.fired = _or(self.fired, (m.fired & running).any())
         self.acted = _or(self.acted, (acts & running).any())

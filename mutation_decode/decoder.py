@@ -60,7 +60,7 @@ class MutationDecoder:
         """`model.generate` with the strategy applied after the caller's own logits processors."""
         call = GenerateCall(self.model, self.model.generate, args, kwargs)  # type: ignore[arg-type]
         call.arguments["logits_processor"] = [*call.processors, self.processor]
-        return call.run()
+        return self.model.generate(**call.arguments)  # type: ignore[operator]
 
     def close(self) -> None:
         """Takes everything off the model again."""

@@ -25,6 +25,7 @@ from .removal import Removal
 from .rerun import Rerun
 from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Skip, Strategy
 from .trace import Recorder, Trace
+from .twins import add_twins, first_rows
 from .uncompiled import compiled_parts
 
 
@@ -39,7 +40,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         model: the transformers model whose generate will use it.
         strategy: what to do where the distribution mutates.
         detector: finds where it does; None reads no js for that (only for strategies that always act).
-        gate: lets only some of the tokens through that the detector finds; None for all of them.
+        gate: lets only some of the tokens through that the detector finds; None for all of them. One that
+            goes by the image doubles the rows of the forwards; see `Gate`.
         norm: read the blocks' states through the final norm; see `LogitLens`.
         trace: record every token in `trace`: True, with the js of all blocks, for which all layers are read;
             "watched", with the js of the blocks that the detector looks at and NaN elsewhere, at no cost (a
@@ -106,6 +108,8 @@ class MutationLogitsProcessor(LogitsProcessor):
             self._change = Removal(self._lens, strategy.layers, prompt=strategy.prompt)
         elif isinstance(strategy, ForwardStrategy):
             self._change = Rerun(self._lens, first=_lowest(strategy, watched))
+        self._both_ways = gate is not None and gate.toward is not None
+        self._twins_tried = False
         self._watched = watched
         self._tracing = bool(trace)
         self._warned = False
@@ -196,6 +200,11 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{type(skipping[0].strategy).__name__} changes the forward that the other "
                 f"{type(self).__name__}s of this call would read; use one of them at a time."
             )
+        if len(ours) > 1 and any(p._both_ways for p in ours):
+            raise ValueError(
+                f"a gate with toward= puts twins beside the rows, which the other {type(self).__name__}s of "
+                f"this call would take for rows; use one of them at a time."
+            )
 
     def _tell_of_compiling(self, call: GenerateCall) -> None:
         wished = call.setting("compile_config") is not None or compiled_parts(self.model)
@@ -207,6 +216,14 @@ class MutationLogitsProcessor(LogitsProcessor):
                 UserWarning,
                 stacklevel=6,
             )
+
+    def _put_twins(self, call: GenerateCall) -> int | None:
+        if not self._both_ways:
+            return None
+        masked = "twins" not in call.arguments
+        rows = add_twins(call.arguments, self.model, check=not self._twins_tried)
+        self._twins_tried |= masked
+        return rows
 
     def _changed(self) -> AbstractContextManager[None]:
         if isinstance(self._change, Rerun):
@@ -225,13 +242,16 @@ class MutationLogitsProcessor(LogitsProcessor):
             )
         try:
             refuse_if_impossible(
-                call, for_tokens=self._change is not None and not getattr(self.strategy, "prompt", False)
+                call,
+                for_tokens=self._change is not None and not getattr(self.strategy, "prompt", False),
+                with_twins=self._both_ways,
             )
             self._refuse_beside_others(call)
             self._tell_of_compiling(call)
+            rows = self._put_twins(call)
             with self._lens as lens, self._changed():
                 recorder = Recorder(self._decision.divergence) if self._tracing else None
-                self._call = Call(lens, recorder, end_tokens(call))
+                self._call = Call(lens, recorder, end_tokens(call), rows)
                 if self._tracing and (call.setting("num_beams") or 1) > 1:
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
@@ -261,6 +281,8 @@ class MutationLogitsProcessor(LogitsProcessor):
                 "generate returned without calling this processor once, so the strategy was not in effect; "
                 "use greedy, sampling or beam search of transformers' own generate."
             )
+        if done.rows is not None:
+            output = first_rows(output, done.rows)
         if done.recorder is not None:
             self.trace = done.recorder.finish(output, end_tokens(call), call.setting("pad_token_id"))
         if not (self.strategy.always or self._warned) and not bool(done.acted):

@@ -9,17 +9,19 @@ from torch import Tensor
 from .intercept import GenerateCall
 
 
-def refuse_if_impossible(call: GenerateCall, *, for_tokens: bool) -> None:
+def refuse_if_impossible(call: GenerateCall, *, for_tokens: bool, with_twins: bool) -> None:
     """Looks at the arguments of a generate call that uses a processor.
 
     Args:
         for_tokens: whether blocks are to be left out of the forwards of single tokens.
+        with_twins: whether the same prompts without their images are to be decoded beside them.
 
     Raises:
-        ValueError: if layers could not be read, scores would not be asked for, or blocks could not be left
-            out, in a call of this kind.
+        ValueError: if layers could not be read, scores would not be asked for, blocks could not be left out,
+            or twins would go their own ways, in a call of this kind.
     """
-    for reason, holds in (REASONS | REASONS_AGAINST_SKIP if for_tokens else REASONS).items():
+    reasons = REASONS | (REASONS_AGAINST_SKIP if for_tokens else {})
+    for reason, holds in (reasons | (REASONS_AGAINST_TWINS if with_twins else {})).items():
         if holds(call):
             raise ValueError(reason)
 
@@ -46,6 +48,11 @@ def _elsewhere(call: GenerateCall) -> bool:
 
 def _guided(call: GenerateCall) -> bool:
     return call.setting("guidance_scale") not in (None, 1)
+
+
+def _drawn_or_searched(call: GenerateCall) -> bool:
+    several = (call.setting(name) or 1 for name in ("num_beams", "num_return_sequences"))
+    return bool(call.setting("do_sample")) or any(number > 1 for number in several)
 
 
 def _without_cache(call: GenerateCall) -> bool:
@@ -98,4 +105,12 @@ REASONS_AGAINST_SKIP: dict[str, Callable[[GenerateCall], bool]] = {
     "leave cache_implementation out, or use Contrast.": _offloaded,
     "prompts in pieces (prefill_chunk_size) end in positions that predict nothing, and Skip would act "
     "there; leave prefill_chunk_size out, or use Contrast.": _given("prefill_chunk_size"),
+}
+
+REASONS_AGAINST_TWINS: dict[str, Callable[[GenerateCall], bool]] = {
+    "a gate with toward= decodes every prompt with its image and without, and both have to take the same "
+    "tokens, which only greedy decoding does; pass do_sample=False, num_beams=1 and num_return_sequences=1, "
+    "or leave toward out.": _drawn_or_searched,
+    "a gate with toward= decodes every prompt with its image and without, and past_key_values begins without "
+    "the second; leave past_key_values out, or toward.": _given("past_key_values"),
 }

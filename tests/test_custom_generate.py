@@ -65,6 +65,7 @@ WAYS = [
     ({"strategy": "skip", "layers": [2, 5], "gated": True}, Skip(layers=[2, 5], gated=True), {}, {}),
     ({"norm": False, "alpha": 2.0}, Contrast(alpha=2.0), {"norm": False}, {}),
     ({"changed": True, "alpha": 1.5}, Contrast(alpha=1.5), {"gate": Gate(changed=True)}, {}),
+    ({"toward": "text", "alpha": 1.5}, Contrast(alpha=1.5), {"gate": Gate(toward="text")}, {}),
     ({"alpha": 1.5}, Contrast(alpha=1.5), {}, {"num_beams": 3, "num_return_sequences": 2}),
     ({"alpha": 1.5}, Contrast(alpha=1.5), {}, {"do_sample": True, "num_return_sequences": 2}),
     ({"strategy": "skip", "layers": [6]}, Skip(layers=[6]), {}, {"num_beams": 2}),

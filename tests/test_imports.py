@@ -14,13 +14,13 @@ from packaging.requirements import Requirement
 import mutation_decode
 
 PACKAGE = Path(mutation_decode.__file__).parent
-MUTATIONS = {"decision", "detection", "strategy", "gate", "call", "processor", "decoder"}
+MUTATIONS = {"decision", "detection", "strategy", "gate", "call", "processor", "decoder", "diagnose"}
 MAY_IMPORT = {
     "divergence": set(),
     "readout": {"divergence"},
     "detection": {"divergence"},
     "strategy": {"detection", "readout"},
-    "gate": {"detection", "readout"},
+    "gate": {"detection", "divergence", "readout"},
     "agreement": set(),
     "stand_in": set(),
     "uncompiled": {"stand_in"},
@@ -47,6 +47,8 @@ MAY_IMPORT = {
     },
     "removal": {"anatomy", "lens", "probe", "rollback", "stand_in", "states", "transformers"},
     "trace": {"divergence"},
+    "twins": {"agreement", "transformers"},
+    "diagnose": {"anatomy", "detection", "divergence", "processor", "readout", "trace", "twins"},
     "intercept": {"stand_in", "transformers"},
     "refusals": {"intercept"},
     "plot": {"numpy", "matplotlib"},
@@ -66,6 +68,7 @@ MAY_IMPORT = {
         "strategy",
         "trace",
         "transformers",
+        "twins",
         "uncompiled",
     },
     "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
@@ -112,6 +115,7 @@ def test_the_lower_line_knows_nothing_of_mutations() -> None:
         "states",
         "probe",
         "trial",
+        "twins",
     )
     for module in lower:
         assert not imported(module) & MUTATIONS
@@ -135,7 +139,7 @@ def test_the_harness_and_the_hub_folder_use_public_names_only() -> None:
 def test_public_names() -> None:
     assert set(mutation_decode.__all__) == {
         *("MutationLogitsProcessor", "MutationDecoder", "Contrast", "Detector", "Mutations", "Strategy"),
-        *("ForwardStrategy", "Gate", "Skip"),
+        *("ForwardStrategy", "Gate", "Skip", "diagnose", "Diagnosis", "with_twins"),
         *("LogitLens", "Readout", "Anatomy", "Trace", "js_divergence", "adjacent_js", "__version__"),
     }
     assert all(hasattr(mutation_decode, name) for name in mutation_decode.__all__)
