@@ -51,11 +51,12 @@ def test_deco_takes_as_many_candidates_as_the_published_cut_also_among_equals():
 
 
 def test_deco_asks_no_layer_about_a_forbidden_token():
-    readout = of_probabilities([0.05, 0.05, 0.9], [0.4, 0.3, 0.3], [0.25, 0.25, 0.5])
-    scores = torch.tensor([[0.25, 0.25, 0.0]]).log()
+    readout = of_probabilities([0.03, 0.03, 0.04, 0.9], [0.2, 0.3, 0.4, 0.1], [0.25] * 4)
+    scores = torch.tensor([[1.0, 2.0, 4.0, -math.inf]])  # in fp32 what is allowed sums to 0.99999994
     moved = DeCo(alpha=1.0, top_p=1.0, first=0, last=1)(readout, NONE, scores)[0].exp()
-    share = (4 / 3) ** 0.4  # the second layer is the surest of what is left: 0.4
-    torch.testing.assert_close(moved, torch.tensor([share, 1, 0]) / (share + 1))
+    # The second layer is the surest of what is left: 0.4.
+    expected = torch.tensor([1.0, 2.0, 4.0]).exp() * torch.tensor([0.2, 0.3, 0.4]) ** 0.4
+    torch.testing.assert_close(moved, torch.cat([expected / expected.sum(), torch.zeros(1)]))
 
 
 def test_deco_of_alpha_0_only_cuts():
@@ -80,6 +81,13 @@ def test_sled_lets_as_many_tokens_take_part_as_scale_says_also_among_equals():
     moved = asked(SLED(scale=2), of_probabilities([0.3, 0.3, 0.3, 0.1], [0.25] * 4))
     assert (moved > 0).sum() == 2
     assert (asked(SLED(scale=10), of_probabilities([0.3, 0.3, 0.3, 0.1], [0.25] * 4)) > 0).all()
+
+
+def test_sled_of_layers_that_say_nothing_only_flattens():
+    readout = of_logits([2.0, 1, 0, 0], [2.0, 1, 0, 0])
+    final = torch.tensor([2.0, 1, 0, 0])
+    moved = asked(SLED(rate=0.5, scale=4), readout)
+    torch.testing.assert_close(moved, (final - 0.5 * final.softmax(-1)).softmax(-1))
 
 
 VALLEY = ([0.25] * 4, [0.97, 0.01, 0.01, 0.01], [0.25] * 4, [0.1, 0.7, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1])
@@ -124,6 +132,8 @@ def test_calrd_restores_what_was_sure_and_lost():
 def test_calrd_of_another_strength_and_with_an_onset_of_one_s_own():
     nothing = asked(CALRD(strength=0.0), of_probabilities(*LOST))
     torch.testing.assert_close(nothing, torch.tensor(LOST[4]))
+    ruled_out = asked(CALRD(strength=0.0), of_probabilities(*LOST[:3], [0.9, 0.1, 0.0, 0.0], LOST[4]))
+    torch.testing.assert_close(ruled_out, torch.tensor(LOST[4]))
     whole = asked(CALRD(strength=5.0), of_probabilities(*LOST))  # at most 1: the layer itself
     torch.testing.assert_close(whole, torch.tensor(LOST[3]))
     # From readout 1 on the greatest change is that of block 1: sure .97 of token 1, retained .7/.97, so the
