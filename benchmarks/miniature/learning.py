@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from benchmarks.miniature.model import WIDTH
 from benchmarks.miniature.packing import COLOUR_INDEX, IGNORED, Batch, Packer
 
 GROUNDING_READOUT = 3
+KEPT_EVERY = 100
+"""Steps after which a training is kept on the disk."""
 Shown = tuple[torch.Tensor, Callable[[], str]]  # a loss and what the progress bar says beside it
 
 
@@ -35,10 +38,20 @@ def optimise(
     loss_at: Callable[[float], Shown],
     *,
     bar: int = 0,
+    keep: Path | None = None,
+    skip: Callable[[], object] = int,
 ) -> None:
-    """Steps AdamW over ``loss_at(share of the steps done)``."""
+    """Steps AdamW over ``loss_at(share of the steps done)``.
+
+    With ``keep``, a file, what was stopped goes on from the last KEPT_EVERY steps as if it had not been;
+    ``skip`` passes over what one step draws.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=stage.rate, betas=(0.9, 0.98), weight_decay=0.02)
-    progress = tqdm(range(stage.steps), desc=name, position=bar, mininterval=2, file=sys.stdout)
+    start = _taken_up(keep, parameters, optimizer) if keep and keep.exists() else 0
+    for _ in range(start):
+        skip()
+    progress = tqdm(range(start, stage.steps), desc=name, position=bar, mininterval=2, file=sys.stdout,
+                    initial=start, total=stage.steps)  # fmt: skip
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = stage.rate * schedule(step, stage.steps)
@@ -49,6 +62,22 @@ def optimise(
         optimizer.step()
         if step % 20 == 0:
             progress.set_postfix_str(f"loss {loss.item():.3f} {shown()}", refresh=False)
+        if keep and ((step + 1) % KEPT_EVERY == 0 or step + 1 == stage.steps):
+            partial = keep.with_suffix(".part")
+            torch.save(
+                {"steps": step + 1, "weights": parameters, "optimizer": optimizer.state_dict()}, partial
+            )
+            partial.replace(keep)
+
+
+def _taken_up(keep: Path, parameters: list[torch.nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+    """Sets parameters and optimiser to what was kept. Returns: the steps that led there."""
+    kept = torch.load(keep, map_location=parameters[0].device)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, kept["weights"], strict=True):
+            parameter.copy_(value)
+    optimizer.load_state_dict(kept["optimizer"])
+    return int(kept["steps"])
 
 
 def teach_vision(
@@ -99,11 +128,13 @@ def teach_text(
     device: torch.device,
     frozen: int = 0,
     bar: int = 0,
+    keep: Path | None = None,
 ) -> None:
     """Trains the text side on packed turns; with ``frozen`` only its blocks from that one on.
 
     Without ``frozen`` a linear grounding head reads, on readout 3 of every noun token, where that thing is
     (or that it is not there) and its colour; its loss is annealed to 0 over the last fifth.
+    ``keep``: see `optimise`.
     """
     text = model.model.language_model
     # On a processor that has no matrix units for bf16, this and fp32 take half the time of the fused one.
@@ -130,7 +161,8 @@ def teach_text(
             loss = loss + min(1.0, 5 * (1 - done)) * grounding
         return loss, shown
 
-    optimise(name, parameters if frozen else [*parameters, *head.parameters()], stage, loss_at, bar=bar)
+    learned = parameters if frozen else [*parameters, *head.parameters()]
+    optimise(name, learned, stage, loss_at, bar=bar, keep=keep, skip=lambda: next(source))
 
 
 def named(scenes: Sequence[world.Scene]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -87,18 +87,22 @@ def late_prior(training: Training, bar: int) -> LlavaForConditionalGeneration:
         trunk = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).to(device)
     else:
         trunk = training.begin(TRUNK_BLOCKS, training.seeded(TRUNK))
-        teach_text("trunk", trunk, packer, training.stage(TRUNK), device=device, bar=bar)
+        keep = training.work / "trunk.pt"
+        teach_text("trunk", trunk, packer, training.stage(TRUNK), device=device, bar=bar, keep=keep)
         ship(trunk, training.processor, folder, torch.float32)
     torch.manual_seed(training.seeded(LATE))
     model = append_blocks(trunk, LATE_BLOCKS).to(device)
-    teach_text("late prior", model, packer, training.stage(LATE), device=device, frozen=TRUNK_BLOCKS, bar=bar)
+    keep = training.work / "late-prior.pt"
+    teach_text("late prior", model, packer, training.stage(LATE), device=device, frozen=TRUNK_BLOCKS, bar=bar,
+               keep=keep)  # fmt: skip
     return model
 
 
 def natural(training: Training, bar: int) -> LlavaForConditionalGeneration:
     """All blocks at once on the prior-laden world."""
     model = training.begin(TRUNK_BLOCKS + LATE_BLOCKS, training.seeded(NATURAL))
-    teach_text("natural", model, training.packer, training.stage(NATURAL), device=training.device, bar=bar)
+    teach_text("natural", model, training.packer, training.stage(NATURAL), device=training.device, bar=bar,
+               keep=training.work / "natural.pt")  # fmt: skip
     return model
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlavaProcessor
 
-from benchmarks.miniature import train, world
+from benchmarks.miniature import learning, train, world
+from benchmarks.miniature.lessons import Stage
 from benchmarks.miniature.model import append_blocks, build_model, build_processor
 from benchmarks.miniature.packing import IGNORED, Packer, Turn
 
@@ -180,6 +181,34 @@ def test_training_is_repeatable_goes_on_from_finished_stages_and_leaves_loadable
         trained(tmp_path / "fresh")
     training = train.Training(build_processor(), tmp_path / "first", torch.device("cpu"), scale=1e-9)
     assert train.late_prior(training, 0) is not None
+
+
+def test_a_stopped_stage_goes_on_as_if_it_had_not_been_stopped(tmp_path, monkeypatch):
+    """Kept every 2 steps, stopped in the 4th of 5: the same weights as without a stop."""
+    monkeypatch.setattr(learning, "KEPT_EVERY", 2)
+    packer, stage = Packer(build_processor()), Stage(5, 1e-3, "clean", prior=False, seed=2)
+
+    def taught(keep, stopped=None):
+        torch.manual_seed(0)
+        model = build_model(len(packer.word), blocks=4)
+        forwards = iter(range(100))
+
+        def stop(*_):
+            if next(forwards) == stopped:
+                raise KeyboardInterrupt
+
+        model.model.language_model.norm.register_forward_pre_hook(stop)
+        learning.teach_text("a", model, packer, stage, device=torch.device("cpu"), keep=keep)
+        return [p.detach().clone() for p in model.parameters()], next(forwards)
+
+    whole, forwards = taught(None)
+    assert forwards == 5
+    with pytest.raises(KeyboardInterrupt):
+        taught(tmp_path / "kept.pt", stopped=3)
+    again, forwards = taught(tmp_path / "kept.pt")
+    assert forwards == 3
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    assert taught(tmp_path / "kept.pt")[1] == 0
 
 
 def test_stages_of_one_recipe_are_not_mixed_with_those_of_another(tmp_path):
