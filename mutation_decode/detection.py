@@ -2,12 +2,14 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import saved
 from .divergence import MEASURES, Divergence
 
 
@@ -117,6 +119,19 @@ class Detector:
     def paper(cls) -> Self:
         """The authors' recipe: the block with the largest js from 18/32 of the depth to the last but one."""
         return cls(threshold=0.0, critical=18 / 32, largest=True)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None, *, remedy: str | None = None) -> Self:
+        """The detector of a saved calibration.
+
+        Args:
+            model: what it is for; it warns if the calibration was made for another one.
+            remedy: contrast or skip, for the detector that goes with that; None for the recommended one's.
+
+        Raises:
+            ValueError: if there is none in that file, or it watches layers that the model lacks.
+        """
+        return saved.load(cls, path, model, part="detector", remedy=remedy)
 
     def blocks(self, depth: int) -> range:
         """The blocks whose js the detector looks at in a model of `depth` blocks; only these have to be read.

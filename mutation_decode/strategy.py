@@ -3,11 +3,13 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, Protocol, Self, get_args, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from . import saved
 from .detection import Mutations
 from .readout import Readout
 
@@ -117,6 +119,18 @@ class Contrast:
                 "layer=."
             )
 
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None) -> Self:
+        """The best contrast of a saved calibration; its detector is `Detector.load(path, remedy="contrast")`.
+
+        Args:
+            model: what it is for; it warns if the calibration was made for another one.
+
+        Raises:
+            ValueError: if there is none in that file, or it names layers that the model lacks.
+        """
+        return saved.load(cls, path, model, part="strategy", remedy="contrast")
+
     def readouts(self, depth: int) -> tuple[int, ...]:
         """The fixed readout, if there is one.
 
@@ -224,6 +238,18 @@ class Skip:
     def to_last(cls, keep: int | None = None) -> Self:
         """The paper's skip.3: everything from the critical readout on but the last `keep` blocks."""
         return cls(which="to_last", keep=keep)
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None) -> Self:
+        """The best skip of a saved calibration; its detector is `Detector.load(path, remedy="skip")`.
+
+        Args:
+            model: what it is for; it warns if the calibration was made for another one.
+
+        Raises:
+            ValueError: if there is none in that file, or it names layers that the model lacks.
+        """
+        return saved.load(cls, path, model, part="strategy", remedy="skip")
 
     @property
     def always(self) -> bool:

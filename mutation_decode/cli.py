@@ -1,0 +1,136 @@
+"""The command: mutation-decode calibrate | diagnose."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .encoding import PROMPT, encoder
+from .examples import EXPECTED, read_examples
+
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+class MistakeError(Exception):
+    """What the user can put right: one line, and exit code 2."""
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Runs a command of `words`, those of the command line by default."""
+    asked = _parser().parse_args(words)
+    try:
+        asked.run(asked)
+    except MistakeError as error:
+        print(f"mutation-decode: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mutation-decode", description="Which decoding suits a model.")
+    commands = parser.add_subparsers(required=True, metavar="calibrate | diagnose")
+    calibrate = commands.add_parser(
+        "calibrate", help="fit a detector and a strategy to a model, from images with known objects"
+    )
+    calibrate.add_argument("--data", required=True, type=Path, help=f"JSON Lines: {EXPECTED}")
+    calibrate.add_argument("--out", type=Path, default=Path("calibration.json"), help="default: %(default)s")
+    calibrate.add_argument("--budget", type=_number, default=12, help="candidates of each kind (%(default)s)")
+    calibrate.set_defaults(run=_calibrate)
+    diagnose = commands.add_parser("diagnose", help="see where images enter a model, from plain images")
+    diagnose.add_argument("--images", required=True, type=Path, help="a folder")
+    diagnose.set_defaults(run=_diagnose)
+    for command in (calibrate, diagnose):
+        command.add_argument("--model", required=True, help="a folder, or a name on the hub")
+        command.add_argument("--prompt", default=PROMPT, help="default: %(default)r")
+        command.add_argument("--batch-size", type=_number, default=8, help="default: %(default)s")
+        command.add_argument("--max-new-tokens", type=_number, default=128, help="default: %(default)s")
+        command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: %(default)s")
+        command.add_argument(
+            "--dtype", help="float32, bfloat16, ...; default: the checkpoint's, on a CPU float32"
+        )
+        command.add_argument("--limit", type=_number, help="use the first so many images only")
+    return parser
+
+
+def _number(word: str) -> int:
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {word!r}")
+    return int(word)
+
+
+def _calibrate(asked: argparse.Namespace) -> None:
+    from .calibrate import calibrate
+
+    try:
+        examples = read_examples(asked.data, asked.limit)
+    except (OSError, ValueError) as error:
+        raise MistakeError(error) from error
+    if not asked.out.absolute().parent.is_dir():
+        raise MistakeError(f"--out: there is no folder {asked.out.absolute().parent}; make it first.")
+    model, processor = _loaded(asked)
+    calibration = calibrate(
+        model,
+        processor,
+        examples,
+        encode=_encoder(model, processor, asked.prompt),
+        max_new_tokens=asked.max_new_tokens,
+        batch_size=asked.batch_size,
+        budget=asked.budget,
+        progress=True,
+    )
+    calibration.save(asked.out)
+    print(calibration)
+    print(f"written to {asked.out}")
+
+
+def _diagnose(asked: argparse.Namespace) -> None:
+    from .diagnose import diagnose
+
+    if not asked.images.is_dir():
+        raise MistakeError(f"--images: expected a folder, got {asked.images}, which is none.")
+    paths = sorted(path for path in asked.images.iterdir() if path.suffix.lower() in SUFFIXES)[: asked.limit]
+    if not paths:
+        raise MistakeError(
+            f"--images: expected images ({', '.join(sorted(SUFFIXES))}) in {asked.images}, got none."
+        )
+    model, processor = _loaded(asked)
+    encode = _encoder(model, processor, asked.prompt)
+    batches = (
+        encode(paths[start : start + asked.batch_size]) for start in range(0, len(paths), asked.batch_size)
+    )
+    try:
+        print(diagnose(model, batches, max_new_tokens=asked.max_new_tokens))
+    except OSError as error:  # an image that cannot be read
+        raise MistakeError(error) from error
+
+
+def _loaded(asked: argparse.Namespace) -> tuple[Any, Any]:
+    """The model on its device, and its processor."""
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    try:
+        device = torch.device(asked.device if asked.device != "auto" else accelerator or "cpu")
+        dtype = (
+            getattr(torch, asked.dtype) if asked.dtype else "auto" if device.type != "cpu" else torch.float32
+        )
+        if not (dtype == "auto" or isinstance(dtype, torch.dtype)):
+            raise ValueError(f"{asked.dtype!r} is no dtype of torch")
+        model = AutoModelForImageTextToText.from_pretrained(asked.model, dtype=dtype).eval().to(device)
+        processor = AutoProcessor.from_pretrained(asked.model)
+    except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:
+        said = " ".join(str(error).split())
+        raise MistakeError(f"--model {asked.model} cannot be loaded: {said}") from error
+    return model, processor
+
+
+def _encoder(model: Any, processor: Any, prompt: str) -> Any:
+    try:
+        return encoder(model, processor, prompt)
+    except ValueError as error:
+        raise MistakeError(error) from error
+
+
+if __name__ == "__main__":
+    main()

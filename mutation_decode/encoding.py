@@ -1,0 +1,69 @@
+"""Images and one prompt as the inputs of generate, by the model's own processor and chat template."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .probe import first_parameter
+
+PROMPT = "Please describe this image in detail."
+"""What the paper asks."""
+
+Encode = Callable[[Sequence[Any]], Mapping[str, Any]]
+"""From images to what generate takes for them, left-padded and on the model's device."""
+
+
+def encoder(model: nn.Module, processor: Any, prompt: str = PROMPT) -> Encode:
+    """Asks the same of every image, through the chat template of the processor (or of its tokenizer).
+
+    Images may be paths; these are opened one batch at a time.
+
+    Raises:
+        ValueError: if there is no chat template.
+    """
+    turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
+    if not getattr(processor, "chat_template", None):
+        raise ValueError(
+            f"{type(processor).__name__} has no chat template to write the prompt with; pass encode=, a "
+            f"function from images to the inputs of generate."
+        )
+    text = str(processor.apply_chat_template([turn], add_generation_prompt=True))
+    start = getattr(processor.tokenizer, "bos_token", None)
+    # A whole text would begin twice.
+    special = {"add_special_tokens": False} if start and text.startswith(start) else {}
+
+    def encode(images: Sequence[Any]) -> Mapping[str, Any]:
+        side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "left"
+        try:
+            inputs = processor(
+                text=[text] * len(images),
+                images=[[opened(image)] for image in images],
+                padding=True,
+                return_tensors="pt",
+                **special,
+            )
+        finally:
+            processor.tokenizer.padding_side = side
+        inputs.pop("labels", None)
+        device = first_parameter(model).device
+        # Where weights wait on the disk, accelerate takes inputs from anywhere.
+        moved: Mapping[str, Any] = inputs.to("cpu" if device.type == "meta" else device, model.dtype)
+        return moved
+
+    return encode
+
+
+def opened(image: Any) -> Any:
+    """The image of a file, in RGB; anything but a path is given back.
+
+    Raises:
+        OSError: if the file is not there, or is no image.
+    """
+    if not isinstance(image, str | Path):
+        return image
+    from PIL import Image
+
+    with Image.open(image) as file:
+        return file.convert("RGB")
