@@ -18,6 +18,7 @@ from benchmarks.answered import Line
 from benchmarks.cost import FirstToken, Spent, Watch
 from benchmarks.models import Loaded, Messages
 from benchmarks.placement import entrance
+from benchmarks.second_forward import Second, SecondForward
 from benchmarks.tasks import Item
 from benchmarks.tasks.images import rgb
 
@@ -29,16 +30,18 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 class Asking:
     """How a batch is asked: the model, the processor of the method, if it has one, arguments of generate.
 
-    ``answer`` is the name that the answer has in a line.
+    ``answer`` is the name that the answer has in a line; ``second`` is a method that runs the model a second
+    time on other inputs, which are made for each batch.
     """
 
     loaded: Loaded
     processor: Any
     arguments: dict[str, Any]
     answer: str
+    second: Second | None = None
 
     def lines(self, batch: Sequence[Item], seed: int = 0) -> tuple[list[Line], Spent]:
-        """A line for each item, and what all of them took; ``seed`` is the batch's, for samples."""
+        """A line for each item, and what all of them took; ``seed`` is the batch's, for samples and noise."""
         lines = [dict[str, Any](item.record) for item in batch]
         spent, asked = Spent(), list[tuple[Line, Messages]]()
         for line, item in zip(lines, batch, strict=True):
@@ -76,35 +79,46 @@ class Asking:
 
     def _sound(self, batch: Sequence[Messages], spent: Spent, seed: int) -> list[Line]:
         """The same, where those that the model does not take are told apart from the others."""
-        inputs, errors = self._prepared(batch)
+        inputs, other, errors = self._prepared(batch, seed)
         if not any(errors):
-            return self._generate(inputs, spent)
+            return self._generate(inputs, other, spent)
         kept = [messages for messages, error in zip(batch, errors, strict=True) if not error]
         answers = iter(self._answers(kept, spent, seed))
         return [{"error": error} if error else next(answers) for error in errors]
 
-    def _prepared(self, batch: Sequence[Messages]) -> tuple[Any, list[str]]:
-        """What the model gets, and for each conversation why it cannot be asked; empty where it can."""
+    def _prepared(self, batch: Sequence[Messages], seed: int) -> tuple[Any, Any, list[str]]:
+        """What the model gets, what it gets when it is run a second time, if it is, and for each conversation
+        why it cannot be asked; empty where it can.
+        """
+        other = None
         try:
             inputs = self.loaded.inputs(batch)
+            if self.second is not None:
+                other = self.second.other(self.loaded, batch, inputs, seed)
         except ValueError as error:
             if len(batch) == 1:
-                return None, [f"the model does not take this: {error}"]
-            errors = [self._prepared([messages])[1][0] for messages in batch]
+                return None, None, [f"the model does not take this: {error}"]
+            errors = [self._prepared([messages], seed)[2][0] for messages in batch]
             if not any(errors):
                 raise
-            return None, errors
+            return None, None, errors
         context, new = self.loaded.context, self.arguments["max_new_tokens"]
-        return inputs, [
+        prompts = [self.loaded.lengths(each) for each in (inputs, other) if each is not None]
+        errors = [
             f"a prompt of {length} tokens and max_new_tokens={new} exceed the model's context of {context}"
             if context is not None and length + new > context
             else ""
-            for length in self.loaded.lengths(inputs)
+            for length in map(max, zip(*prompts, strict=True))
         ]
+        return inputs, other, errors
 
-    def _generate(self, inputs: Any, spent: Spent) -> list[Line]:
+    def _generate(self, inputs: Any, other: Any, spent: Spent) -> list[Line]:
         loaded, tokenizer, first = self.loaded, self.loaded.processor.tokenizer, FirstToken()
         used = {} if self.processor is None else {"logits_processor": [self.processor]}
+        if self.second is not None:
+            new = self.arguments["max_new_tokens"]
+            twice = SecondForward(loaded.model, other, self.second.combine, max_new_tokens=new)
+            used = {"logits_processor": [twice]}
         with Watch(entrance(loaded.model), first) as watch:
             output = loaded.model.generate(
                 **inputs,
@@ -116,9 +130,9 @@ class Asking:
             # Some models return the prompt too, others (fed with embeddings) a part of it or nothing.
             made = output[:, first.before :].cpu()
         generated, ended = self._ends(made)
-        acted = (
-            torch.zeros_like(generated) if self.processor is None else generated & self.processor.trace.acted
-        )
+        acted = generated if self.second is not None else torch.zeros_like(generated)
+        if self.processor is not None:
+            acted = generated & self.processor.trace.acted
         spent.add(watch, items=len(made), tokens=int(generated.sum()))
         texts = loaded.processor.batch_decode(made, skip_special_tokens=True)
         return [

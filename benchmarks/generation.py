@@ -47,7 +47,7 @@ def generate(
 
     Returns: the lines, in the order of the items; in the file they are in the order of the batches.
 
-    Raises: UsageError when ``path`` holds other items than these.
+    Raises: UsageError when ``path`` holds other items than these, or the model does not take the method.
     """
     order = in_order([sum(len(turn.text) for turn in item.turns) for item in items], batch_size)
     batches = [
@@ -64,7 +64,7 @@ def generate(
             torch.inference_mode(),
             _bar(title, items, batches, mine) as bar,
         ):
-            asking = Asking(loaded, processor, arguments, answer)
+            asking = Asking(loaded, processor, arguments, answer, method.second)
             for number in mine:
                 lines, spent = asking.lines(batches[number], seed + number)
                 append(number, lines)

@@ -1,4 +1,4 @@
-"""A decoding method as its YAML gives it: a strategy of the library, arguments of generate, or both."""
+"""A decoding method as its YAML gives it: a strategy or a second forward, arguments of generate."""
 
 import itertools
 import pkgutil
@@ -10,6 +10,8 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
+from benchmarks import second_forward
+from benchmarks.second_forward import Second
 from benchmarks.typed import mistyped, shown
 from benchmarks.usage import UsageError
 from mutation_decode import Detector, ForwardStrategy, Gate, MutationLogitsProcessor, Strategy
@@ -20,7 +22,7 @@ SETTINGS = ("generate", "detector", "gate", "norm", "tune")
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A strategy and arguments of model.generate; without the strategy, plain generate with the arguments."""
+    """A strategy, or a second forward, and arguments of model.generate; without both, plain generate."""
 
     name: str
     strategy: Strategy | ForwardStrategy | None
@@ -29,6 +31,8 @@ class Method:
     gate: Gate | None = None
     norm: bool = True
     """Whether the layers are read through the final norm."""
+    second: Second | None = None
+    """In place of a strategy: what a second forward gets, and what is made of both; for every token."""
 
     @property
     def gated(self) -> bool:
@@ -47,7 +51,12 @@ class Method:
 
     @contextmanager
     def on(self, model: Any) -> Iterator[MutationLogitsProcessor | None]:
-        """The method's processor, traced, for the time of the context; None for plain generate."""
+        """The strategy's processor, traced, for the time of the context; None without a strategy.
+
+        Raises: UsageError when the model does not take the method's second forward.
+        """
+        if self.second is not None:
+            second_forward.check_model(self.name, model, self.generate)
         if self.strategy is None:
             yield None
             return
@@ -68,6 +77,8 @@ def build(name: str, config: Mapping[str, Any]) -> Method:
         )
     knobs = {key: value for key, value in config.items() if key not in SETTINGS}
     strategy = create(f"method {name}", knobs) if "_target_" in knobs else None
+    if isinstance(strategy, Second):
+        return _build_second(name, strategy, config)
     detector = create(f"method {name}, detector", config["detector"]) if config.get("detector") else None
     if strategy is not None and not strategy.always and detector is None:
         raise UsageError(
@@ -82,11 +93,26 @@ def build(name: str, config: Mapping[str, Any]) -> Method:
     norm = config.get("norm", True)
     if not isinstance(norm, bool):
         raise UsageError(f"method {name}: norm={norm}; expected true or false")
+    return Method(name, strategy, detector, _arguments(name, config), gate, norm)
+
+
+def _build_second(name: str, second: Second, config: Mapping[str, Any]) -> Method:
+    arguments = _arguments(name, config)
+    second_forward.check_arguments(name, arguments)
+    if stray := [key for key in ("detector", "gate", "norm") if key in config]:
+        raise UsageError(
+            f"method {name} has {', '.join(stray)}, and acts on every token by a second forward; leave them "
+            f"out"
+        )
+    return Method(name, None, None, arguments, second=second)
+
+
+def _arguments(name: str, config: Mapping[str, Any]) -> dict[str, Any]:
     generate = config.get("generate") or {}
     _must_be_mapping(f"method {name}: generate", generate)
     if generate.get("num_return_sequences", 1) != 1:
         raise UsageError(f"method {name}: num_return_sequences must be 1; every item has one answer")
-    return Method(name, strategy, detector, dict(generate), gate, norm)
+    return dict(generate)
 
 
 def create(what: str, config: Mapping[str, Any]) -> Any:
@@ -140,12 +166,15 @@ def without_given(config: dict[str, Any], given: Collection[str]) -> dict[str, A
         kept = {key: value for key, value in tune.items() if f"{prefix}.{key}" not in given}
         return {k: pruned(v, f"{prefix}.{k}") if isinstance(v, Mapping) else v for k, v in kept.items()}
 
-    methods = {
-        name: {**node, "tune": pruned(node["tune"], f"method.{name}")}
-        if isinstance(node, Mapping) and isinstance(node.get("tune"), Mapping)
-        else node
-        for name, node in (config.get("method") or {}).items()
-    }
+    def settled(name: str, node: Any) -> Any:
+        tune = node.get("tune") if isinstance(node, Mapping) else None
+        if isinstance(tune, Mapping):
+            return {**node, "tune": pruned(tune, f"method.{name}")}
+        own = [key for key in given if key.startswith(f"method.{name}.")]
+        # What is calibrated belongs together: one knob that is given leaves the others as they are.
+        return {**node, "tune": {}} if tune and any(key != f"method.{name}.tune" for key in own) else node
+
+    methods = {name: settled(name, node) for name, node in (config.get("method") or {}).items()}
     return {**config, "method": methods}
 
 
