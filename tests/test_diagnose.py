@@ -106,6 +106,13 @@ def test_the_dependence_is_the_divergence_between_two_forwards(make: Any) -> Non
     assert ours_on(family.model) == []
 
 
+def test_answers_count_across_batches(one: Family) -> None:
+    """Ten times the same answer: nothing is uncertain, and ten are enough."""
+    told = diagnose(one.model, [one.batch(0)] * 10, max_new_tokens=2)
+    assert told.verdict != "none"
+    assert told.interval == pytest.approx((told.fall, told.fall), abs=1e-5)
+
+
 def test_tokens_after_an_end_do_not_count(one: Family) -> None:
     free = one.answers(0, 1, 2)
     end = int(free[0, 3])
