@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from operator import is_
 from typing import Any
 
+from torch import Tensor
+
 _GONE = object()
 _Stores = Sequence[dict[str, Any]]
 
@@ -13,9 +15,10 @@ class Apart:
     """A second use of a model, whose traces on its modules the first use does not meet.
 
     Qwen-VL keeps the offset of its positions on the model, some rotary embeddings the longest text they saw.
-    Which attributes and buffers these are is not known beforehand: what is another object after the second
-    use than it was before is put back, and given to the next second use. The first second use starts from
-    what is there now. A tensor that a model overwrites in place would not be seen.
+    Which attributes and buffers these are is not known beforehand: a tensor or a number that is another
+    object after the second use than it was before is put back, and given to the next second use. The first
+    second use starts from what is there now. What is true or false stays, since it says what a model set up
+    at its first use, and a tensor that a model overwrites in place would not be seen.
     """
 
     def __init__(self, model: Any) -> None:
@@ -50,8 +53,13 @@ class Apart:
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             if len(before) != len(after) or not all(map(is_, before.values(), after.values())):
                 for name in before.keys() | after.keys():
-                    if before.get(name, _GONE) is not after.get(name, _GONE):
-                        yield index, name, after.get(name, _GONE)
+                    then, now = before.get(name, _GONE), after.get(name, _GONE)
+                    if then is not now and (_tells(then) or _tells(now)):
+                        yield index, name, now
+
+
+def _tells(value: Any) -> bool:
+    return isinstance(value, Tensor | int | float) and not isinstance(value, bool)
 
 
 def _put(store: dict[str, Any], name: str, value: Any) -> None:

@@ -148,10 +148,11 @@ def test_the_second_by_itself_is_plain_generate_on_its_inputs(case, method):
 
 
 class Turns(torch.nn.Module):
-    """Says true and false by turns."""
+    """Says 1 and 0 by turns."""
 
     def forward(self):
-        self.said = not getattr(self, "said", False)
+        self.said = 1 - getattr(self, "said", 0)
+        self.built = True
         return self.said
 
 
@@ -159,10 +160,11 @@ def test_two_uses_take_turns_of_their_own():
     model = Turns()
     apart, said = Apart(model), []
     for second in (True, False, True, True, True, False, True, False):
+        assert getattr(model, "built", not said), "what is set up once stays"
         with apart.on() if second else nullcontext():
             said.append((second, model()))
-    assert [turn for second, turn in said if second] == [True, False, True, False, True]
-    assert [turn for second, turn in said if not second] == [True, False, True]
+    assert [turn for second, turn in said if second] == [1, 0, 1, 0, 1]
+    assert [turn for second, turn in said if not second] == [1, 0, 1]
 
 
 def test_what_a_model_keeps_on_itself_is_kept_apart():
