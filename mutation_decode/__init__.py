@@ -15,13 +15,19 @@ if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 10
     )
 
 from .anatomy import Anatomy
+from .asking import Example
+from .calibrate import calibrate
+from .calibration import Calibration
 from .decoder import MutationDecoder
 from .detection import Detector, Mutations
 from .diagnose import Diagnosis, diagnose
 from .divergence import adjacent_js, js_divergence
+from .examine import examine
+from .findings import Findings
 from .gate import Gate
 from .lens import LogitLens
 from .processor import MutationLogitsProcessor
+from .propose import Proposal
 from .readout import Readout
 from .strategy import Contrast, ForwardStrategy, Skip, Strategy
 from .trace import Trace
@@ -29,22 +35,28 @@ from .twins import with_twins
 
 __all__ = [
     "Anatomy",
+    "Calibration",
     "Contrast",
     "Detector",
     "Diagnosis",
+    "Example",
+    "Findings",
     "ForwardStrategy",
     "Gate",
     "LogitLens",
     "MutationDecoder",
     "MutationLogitsProcessor",
     "Mutations",
+    "Proposal",
     "Readout",
     "Skip",
     "Strategy",
     "Trace",
     "__version__",
     "adjacent_js",
+    "calibrate",
     "diagnose",
+    "examine",
     "js_divergence",
     "with_twins",
 ]

@@ -113,7 +113,11 @@ def _loaded(asked: argparse.Namespace) -> tuple[Any, Any]:
     try:
         device = torch.device(asked.device if asked.device != "auto" else accelerator or "cpu")
         dtype = (
-            getattr(torch, asked.dtype) if asked.dtype else "auto" if device.type != "cpu" else torch.float32
+            getattr(torch, asked.dtype, None)
+            if asked.dtype
+            else "auto"
+            if device.type != "cpu"
+            else torch.float32
         )
         if not (dtype == "auto" or isinstance(dtype, torch.dtype)):
             raise ValueError(f"{asked.dtype!r} is no dtype of torch")

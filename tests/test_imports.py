@@ -14,12 +14,16 @@ from packaging.requirements import Requirement
 import mutation_decode
 
 PACKAGE = Path(mutation_decode.__file__).parent
-MUTATIONS = {"decision", "detection", "strategy", "gate", "call", "processor", "decoder", "diagnose"}
+MUTATIONS = {
+    *("decision", "detection", "strategy", "gate", "call", "processor", "decoder", "diagnose"),
+    *("observe", "tokens", "propose", "findings", "examine", "asking", "calibration", "calibrate", "cli"),
+}
 MAY_IMPORT = {
     "divergence": set(),
     "readout": {"divergence"},
-    "detection": {"divergence"},
-    "strategy": {"detection", "readout"},
+    "saved": set(),
+    "detection": {"divergence", "saved"},
+    "strategy": {"detection", "readout", "saved"},
     "gate": {"detection", "divergence", "readout"},
     "agreement": set(),
     "stand_in": set(),
@@ -71,6 +75,25 @@ MAY_IMPORT = {
         "twins",
         "uncompiled",
     },
+    "words": set(),
+    "resampling": {"numpy"},
+    "encoding": {"probe", "PIL"},
+    "observe": {"anatomy", "detection", "numpy", "processor", "readout", "transformers"},
+    "tokens": {"numpy", "observe", "words"},
+    "findings": {"numpy", "observe", "propose", "resampling", "tokens", "words"},
+    "examine": {"anatomy", "findings", "observe", "words"},
+    "gain": {"numpy", "resampling", "words"},
+    "propose": {"detection", "gate", "numpy", "strategy", "tokens"},
+    "asking": {"anatomy", "encoding", "gain", "observe", "processor", "propose", "words"},
+    "calibration": {
+        *("detection", "gate", "processor", "propose", "resampling", "saved", "strategy", "tokens"),
+    },
+    "calibrate": {
+        *("anatomy", "asking", "calibration", "encoding", "findings", "gain", "propose", "resampling"),
+        *("saved", "words"),
+    },
+    "examples": {"asking", "encoding"},
+    "cli": {"calibrate", "diagnose", "encoding", "examples", "transformers"},
     "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
 }
 
@@ -140,6 +163,7 @@ def test_public_names() -> None:
     assert set(mutation_decode.__all__) == {
         *("MutationLogitsProcessor", "MutationDecoder", "Contrast", "Detector", "Mutations", "Strategy"),
         *("ForwardStrategy", "Gate", "Skip", "diagnose", "Diagnosis", "with_twins"),
+        *("calibrate", "Calibration", "Example", "Findings", "Proposal", "examine"),
         *("LogitLens", "Readout", "Anatomy", "Trace", "js_divergence", "adjacent_js", "__version__"),
     }
     assert all(hasattr(mutation_decode, name) for name in mutation_decode.__all__)
