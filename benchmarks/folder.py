@@ -29,7 +29,7 @@ OWN = (
         "scores.json",
         "table.md",
     ),
-    *("problems.json", "cost", "cost.json", "js_by_layer.png", "js_heatmap.png"),
+    *("problems.json", "cost", "cost.json", "calibration", "js_by_layer.png", "js_heatmap.png"),
 )
 """What a run writes; ``overwrite=true`` removes nothing else."""
 APART = ("conformance", "evidence")

@@ -13,6 +13,9 @@ from benchmarks.settings import check_arguments, check_values
 from benchmarks.tasks import Item, Task
 from benchmarks.usage import UsageError
 
+CALIBRATED = "calibrated"
+"""In place of lists under ``tune``: the candidates are what calibration proposes for the model."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -49,6 +52,8 @@ class Plan:
     """Model -> checksum of its files."""
     methods: Mapping[str, Method]
     candidates: Mapping[str, Sequence[Candidate]]
+    calibrated: Sequence[str]
+    """Methods whose candidates are known only when the model has been watched."""
     jobs: Sequence[Job]
     validation: Job | None
 
@@ -65,8 +70,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
     tried = {
         name: [Candidate(knobs, build(name, with_knobs(node, knobs))) for knobs in candidates(node)]
         for name, node in config["method"].items()
-        if config["tune"] and node.get("tune")
+        if config["tune"] and node.get("tune") and node["tune"] != CALIBRATED
     }
+    nodes = config["method"].items()
+    calibrated = [name for name, node in nodes if config["tune"] and node.get("tune") == CALIBRATED]
     budget = config["tuning"]["budget"]
     for name, found in tried.items():
         if len(found) > budget:
@@ -75,7 +82,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
                 f"allows to every method; shorten its lists, or raise the budget for all"
             )
     jobs = [_job(name, node) for name, node in config["task"].items()]
-    validation = _job("validation", config["tuning"]["task"]) if tried else None
+    validation = _job("validation", config["tuning"]["task"]) if tried or calibrated else None
     tuned_on = {item.image_id for item in validation.items} if validation else set()
     for job in jobs:
         shared = {item.image_id for item in job.items} & tuned_on
@@ -90,7 +97,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         for method in (*methods.values(), *(c.method for found in tried.values() for c in found)):
             method.check(depth)
     weights = {name: checkpoint.checksum() for name, checkpoint in models.items()}
-    return Plan(config, models, weights, methods, tried, jobs, validation)
+    return Plan(config, models, weights, methods, tried, calibrated, jobs, validation)
 
 
 def _job(name: str, node: Mapping[str, Any]) -> Job:

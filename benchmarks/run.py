@@ -9,12 +9,12 @@ from typing import Any
 
 from accelerate.utils.memory import clear_device_cache
 
-from benchmarks import cost, pictures, processes, report
+from benchmarks import calibration, cost, pictures, processes, report
 from benchmarks.answered import Line
 from benchmarks.batch import outline
 from benchmarks.folder import IMAGES, RunFolder, code, locked, opened
 from benchmarks.generation import generate
-from benchmarks.methods import Method, with_knobs
+from benchmarks.methods import Method, build, with_knobs
 from benchmarks.models import Loaded
 from benchmarks.plan import Job, Plan, plan
 from benchmarks.problems import Problems
@@ -23,6 +23,9 @@ from benchmarks.statistics import intervals
 from benchmarks.tasks import figures
 from benchmarks.tuning import JUDGED, RULE, Choice, Tuned, choose, judge
 from benchmarks.usage import UsageError
+
+PLAIN = "nothing is recommended, which is plain decoding"
+"""What a calibrated method comes to that helps nowhere."""
 
 RESTARTS = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
 """What those who start a stopped job again count in."""
@@ -36,7 +39,7 @@ def run(config: Mapping[str, Any], path: Path) -> None:
 
     Raises: UsageError on what the user can mend; nothing is written before everything was checked.
     """
-    planned, rank = plan(config), processes.rank()
+    planned, rank = checked(config), processes.rank()
     with taken(config, path, planned) if rank == 0 else nullcontext(RunFolder(path)) as folder:
         if rank == 0:
             again = "if it is stopped, the same command with folder={} goes on, less overwrite=true"
@@ -48,10 +51,17 @@ def run(config: Mapping[str, Any], path: Path) -> None:
             tell(planned, folder, measured)
 
 
+def checked(config: Mapping[str, Any]) -> Plan:
+    """Raises: UsageError on what the user can mend."""
+    planned = plan(config)
+    calibration.check(planned)
+    return planned
+
+
 @contextmanager
 def taken(config: Mapping[str, Any], path: Path, planned: Plan | None = None) -> Iterator[RunFolder]:
     """Checks everything, and takes the folder. Raises: UsageError on what the user can mend."""
-    planned = plan(config) if planned is None else planned
+    planned = checked(config) if planned is None else planned
     jobs = [*planned.jobs, *([planned.validation] if planned.validation else [])]
     checksums = {
         "model": dict(planned.weights),
@@ -135,7 +145,8 @@ def tune(planned: Plan, loaded: Loaded, folder: RunFolder, problems: Problems) -
         problems.note(loaded.name, method.name, job.name, answers[key])
 
     ask(Method(GREEDY, None, None, {}), 0)
-    for tried in planned.candidates.values():
+    candidates = {**planned.candidates, **calibration.proposed(planned, loaded, folder)}
+    for tried in candidates.values():
         for number, candidate in enumerate(tried):
             ask(candidate.method, number)
     kept = common(answers)
@@ -149,7 +160,7 @@ def tune(planned: Plan, loaded: Loaded, folder: RunFolder, problems: Problems) -
         return Tuned({}, {})
     greedy, _ = intervals(found[f"{GREEDY} 0"], **config["bootstrap"])
     choices = {}
-    for name, tried in planned.candidates.items():
+    for name, tried in candidates.items():
         trials = []
         for number, candidate in enumerate(tried):
             own = found.get(f"{candidate.method.name} {number}", {})
@@ -157,17 +168,21 @@ def tune(planned: Plan, loaded: Loaded, folder: RunFolder, problems: Problems) -
             below = config["tuning"]["below"] if candidate.method.gated else None
             if values:
                 trials.append(judge(candidate.knobs, values, greedy, below=below))
-        choices[name] = choose(trials)
+        choices[name] = choose(trials, *([PLAIN] if name in planned.calibrated else []))
     return Tuned({name: greedy[name] for name in JUDGED}, choices)
 
 
 def chosen(planned: Plan, choices: Mapping[str, Choice]) -> Iterator[tuple[Method, Mapping[str, Any]]]:
     """The methods to measure, with the knobs that were chosen for this model, and their YAML with these."""
     for name, method in planned.methods.items():
-        knobs = choices[name].knobs if name in choices else {}
         node = {key: value for key, value in planned.config["method"][name].items() if key != "tune"}
-        tried = [c.method for c in planned.candidates.get(name, ()) if knobs and c.knobs == knobs]
-        yield tried[0] if tried else method, with_knobs(node, knobs)
+        if name in choices and choices[name].knobs:
+            node = with_knobs(node, choices[name].knobs)
+            yield build(name, node), node
+        elif name in choices and name in planned.calibrated:
+            yield Method(name, None, None, {}), {"generate": {}}
+        else:
+            yield method, node
 
 
 def standing(planned: Plan, loaded: Loaded, job: Job, node: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A candidate qualifies if its CHAIR_i is below greedy's, its recall is no lower, its length and number of
 objects stay within greedy's intervals, and, if a detector gates it, it acts on less than a given percent of
 the tokens. Of those the one of the lowest CHAIR_i is chosen (the first of equals). Where none qualifies, the
-method keeps its own knobs, and the table shows what they do.
+method keeps its own knobs, and the table shows what they do; a calibrated one is then plain decoding.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,8 @@ from benchmarks.statistics import Interval
 RULE = (
     "lowest CHAIR_i among the candidates with CHAIR_i below greedy's, recall no lower than greedy's, length "
     "and objects within greedy's intervals and, if a detector gates them, fewer than tuning.below percent of "
-    "the tokens fired; where none qualifies, the method keeps its own knobs"
+    "the tokens fired; where none qualifies, the method keeps its own knobs, and a calibrated one is plain "
+    "decoding"
 )
 JUDGED = ("CHAIR_i", "recall", "length", "objects", "fired")
 
@@ -67,13 +68,13 @@ def judge(
     return Trial(knobs, {name: figures[name] for name in JUDGED}, tuple(against))
 
 
-def choose(trials: Sequence[Trial]) -> Choice:
-    """The qualifying trial of the lowest CHAIR_i, or the method's own knobs and the reason why."""
+def choose(trials: Sequence[Trial], otherwise: str = "the method keeps its own knobs") -> Choice:
+    """The qualifying trial of the lowest CHAIR_i, or no knobs, the reason why, and what is done instead."""
     good = [trial for trial in trials if not trial.against]
     if not good:
         reasons = [reason for trial in trials for reason in trial.against]
         counted = ", ".join(f"{reason}: {reasons.count(reason)}" for reason in dict.fromkeys(reasons))
-        note = f"none of {len(trials)} candidates qualifies ({counted}); the method keeps its own knobs"
+        note = f"none of {len(trials)} candidates qualifies ({counted}); {otherwise}"
         return Choice({}, note, tuple(trials))
     best = min(good, key=lambda trial: trial.figures["CHAIR_i"])
     note = f"lowest CHAIR_i of the {len(good)} of {len(trials)} candidates that qualify"

@@ -52,7 +52,7 @@ class Training:
 
     @cached_property
     def task(self) -> Task:
-        return create(TASK, self.config["task"][TASK])  # type: ignore[no-any-return]
+        return create(TASK, self.config["task"][TASK])
 
     def lines(self, model: str, method: str) -> list[dict[str, Any]]:
         """The answers in the order of the items. Raises: UsageError when one is missing."""

@@ -21,6 +21,7 @@ ABLATIONS = {
     "divergence": "Which divergence is watched, all with the threshold 0.05.",
     "norm": "Layers read through the final norm, and without it.",
     "gate": "Only where the model is in doubt (max_prob), and only where its first choice changed.",
+    "direction": "Only where the change leads toward, or away from, what the model says without the image.",
 }
 
 
@@ -90,7 +91,7 @@ def draw(trainings: list[Training], methods: list[str], told: dict[str, Any]) ->
         for model in MODELS
     }
     greedy = {m: tuple(tuning[m]["greedy"][name]["value"] for name in ("recall", "CHAIR_i")) for m in MODELS}
-    pictures.frontiers(trials, greedy, folder / "frontier.png")  # type: ignore[arg-type]
+    pictures.frontiers(trials, greedy, folder / "frontier.png")
     pictures.grids({model: _grid(model) for model in MODELS}, folder / "alpha-layer.png")
     leading = {
         f"{model}: {kind} words": {

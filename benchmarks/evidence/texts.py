@@ -1,8 +1,8 @@
 """The words between the tables of docs/evidence.md; figures are in the tables alone."""
 
 READING = (
-    "Mean over the trainings, 95 % intervals over images and trainings; `*` marks a difference to greedy whose "
-    " interval excludes 0. CHAIR and recall in percent, length in words, objects in mentions an answer."
+    "Mean over the trainings, 95 % intervals over images and trainings, `*`: the difference to greedy has an "
+    "interval without 0. CHAIR and recall in percent, length in words, objects in mentions an answer."
 )
 FRONTIER = (
     "Every setting that a method tried on the 200 validation scenes of training 0 "
