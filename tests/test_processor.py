@@ -23,6 +23,7 @@ from mutation_decode import (
     MutationLogitsProcessor,
     Mutations,
     Readout,
+    Skip,
     Strategy,
     adjacent_js,
     js_divergence,
@@ -250,3 +251,29 @@ def test_only_the_layers_that_are_needed_are_read(one: Family) -> None:
             one.answers(0, 1, logits_processor=[processor])
         assert seen[-1].indices == indices
     torch.testing.assert_close(seen[-1].js(), adjacent_js(seen[-1].logits))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "forwards"),
+    [
+        (Contrast(), [4, 4]),
+        (Skip(), [4, 4, 4, 1, 4, 1, 4, 1]),
+        (Skip(layers=[3, 4]), [4, 4]),
+        (Skip(layers=[3, 4], prompt=True), [4, 4, 4, 4]),
+    ],
+)
+def test_building_costs_the_forwards_that_the_readme_tells(
+    one: Family, strategy: Strategy, forwards: list[int]
+) -> None:
+    """The tokens of each forward of the model: two to find and verify its parts, the others to try Skip."""
+    seen: list[int] = []
+
+    def note(_: Any, args: Any, kwargs: Any) -> None:
+        seen.append(kwargs.get("input_ids", *args).shape[1])
+
+    hook = one.model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        MutationLogitsProcessor(one.model, strategy).close()
+    finally:
+        hook.remove()
+    assert seen == forwards
