@@ -121,3 +121,24 @@ def test_the_main_experiment_is_what_the_project_promises():
     assert list(config.task) == ["miniature-chair", "miniature-amber", "miniature-yesno"]
     assert all(task.n >= 500 and task.split == "shifted" for task in config.task.values())
     assert config.tuning.task.split == "validation"
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_a_methods_own_knobs_are_among_those_tried(name):
+    node = OmegaConf.to_container(composed(f"method=[{name}]").method)[name]
+    tried = [repr(build(name, with_knobs(node, knobs))) for knobs in listed(node)]
+    assert not tried or repr(build(name, node)) in tried
+
+
+@pytest.mark.parametrize("name", choices("method"))
+def test_no_two_candidates_read_the_same_on_the_miniatures(name):
+    """Fractions of the depth may round to one readout, which would leave fewer settings than the budget."""
+    node = OmegaConf.to_container(composed(f"method=[{name}]").method)[name]
+    layers = {"layer", "first", "last", "window", "onset"}
+    read = []
+    for knobs in listed(node):
+        method = build(name, with_knobs(node, knobs))
+        if method.strategy is not None:
+            others = {key: value for key, value in knobs.items() if key not in layers}
+            read.append((method.strategy.readouts(12), method.norm, repr(others)))
+    assert len(set(read)) == len(read)
