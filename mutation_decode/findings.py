@@ -4,7 +4,7 @@ late    the late blocks change what is said far more for hallucinated words than
         back before them may help
 early   hallucinated words take the lead before correct ones do, or the late blocks work for the correct
         ones: going back would do harm, pushing away from an early readout may help
-none    neither is to be seen
+none    neither is to be seen, or there are too few words to see it
 """
 
 import math
@@ -22,6 +22,8 @@ from .words import KINDS, Answer
 
 MARGIN = 0.05
 """By how much the interval of an AUROC has to clear one half."""
+FEWEST = 20
+"""Words of either kind, below which nothing is concluded from them: intervals of so few are too narrow."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -86,7 +88,6 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the tokens, in plain numbers."""
-
         return {
             "images": self.images,
             "tokens": dict(self.counts),
@@ -122,12 +123,13 @@ def find(
     window = _best_window(tokens, depth)
     signs = {
         "risk": _tells(tokens, tokens.js[:, slice(*window)].max(axis=1), drawn),
-        "late js": _tells(tokens, tokens.js[:, round(LATE * depth) :].max(axis=1), drawn),
+        "late js": _tells(tokens, tokens.js[:, min(round(LATE * depth), depth - 1) :].max(axis=1), drawn),
         "entropy": _tells(tokens, tokens.entropy, drawn),
         "1 - p": _tells(tokens, 1 - tokens.max_prob, drawn),
         "early lead": _tells(tokens, -tokens.leads_from.astype(float), drawn),
     }
     of_kind = {kind: tokens.kind == kind for kind in KINDS}
+    enough = min(of_kind["hallucinated"].sum(), of_kind["correct"].sum()) >= FEWEST
     return Findings(
         depth=depth,
         images=len(observed),
@@ -139,7 +141,7 @@ def find(
         blocks=tuple(_tells(tokens, tokens.js[:, block], drawn) for block in range(depth)),
         signs=signs,
         window=window,
-        verdict=_verdict(signs),
+        verdict=_verdict(signs) if enough else "none",
         drawn=drawn,
     )
 

@@ -59,13 +59,13 @@ def observe(
         anatomy: the model's parts, if they cannot be found.
 
     Raises:
-        ValueError: if there is not one caption a row, or one is empty.
+        ValueError: if there is not one caption a row, one is empty, or one goes on after its end.
     """
-    if captions is not None and not all(len(caption) for caption in captions):
-        raise ValueError("an empty caption cannot be measured; leave it out.")
+    ends = _end_tokens(model)
+    if captions is not None:
+        _refuse_if_unfit(captions, ends)
     watching = _Watching()
-    end = _end_token(model)
-    noting = _Noting(watching, captions, end)
+    noting = _Noting(watching, captions, next(iter(ends), 0))
     longest = max_new_tokens if captions is None else max(map(len, captions))
     with MutationLogitsProcessor(model, watching, detector=None, trace=True, anatomy=anatomy) as processor:
         model.generate(  # type: ignore[operator]
@@ -143,7 +143,19 @@ class _Noting(LogitsProcessor):
         return only.scatter(1, torch.tensor(ids, device=scores.device)[:, None], 0.0)
 
 
-def _end_token(model: nn.Module) -> int:
-    """A token to fill rows with that are at their end."""
+def _refuse_if_unfit(captions: Sequence[Sequence[int]], ends: Sequence[int]) -> None:
+    for ids in captions:
+        if not len(ids):
+            raise ValueError("an empty caption cannot be measured; leave it out.")
+        early = [token for token in ids[:-1] if token in ends]
+        if early:
+            raise ValueError(
+                f"a caption holds the token {early[0]}, which ends an answer, before its end; nothing after "
+                f"that could be measured. Take it out."
+            )
+
+
+def _end_tokens(model: nn.Module) -> list[int]:
+    """The tokens that end a row; the first one fills rows that are at their end."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return int(next(iter(ends), 0)) if isinstance(ends, list | tuple) else int(ends or 0)
+    return [] if ends is None else [int(end) for end in (ends if isinstance(ends, list | tuple) else [ends])]

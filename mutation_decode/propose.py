@@ -122,8 +122,8 @@ def _without_early_blocks(findings: Measured) -> Iterator[Proposal]:
 def _windows(findings: Measured) -> list[tuple[int, int]]:
     """The window that tells best, first one block shorter, then one longer."""
     start, end = findings.window
-    around = ((start, end), (start + 1, end), (start - 1, end))
-    return [(first, last) for first, last in around if 0 < first < last]
+    around = ((start + 1, end), (start - 1, end))
+    return [(start, end), *((first, last) for first, last in around if 0 < first < last)]
 
 
 def _detector(findings: Measured, window: tuple[int, int], quantile: float) -> Detector:
@@ -172,9 +172,9 @@ def _takeovers(findings: Measured) -> list[tuple[int, ...]]:
     """Runs of blocks in which hallucinated words win that lead: all of it, more, and less of it."""
     ahead = _ahead(findings)
     most = ahead.max()
-    if not most > 0:
+    end = int(np.flatnonzero(ahead >= 0.9 * most)[0]) if most > 0 else 0
+    if end == 0:  # no lead, or one that the embeddings have and no block wins
         return []
-    end = int(np.flatnonzero(ahead >= 0.9 * most)[0])
     start = int(max(np.flatnonzero(ahead[:end] <= most / 4), default=0))
     runs = ((start, end), (max(start - 1, 1), end), (max(start, end - 2), end), (end - 1, end))
     named = (tuple(range(first, last)) for first, last in runs)

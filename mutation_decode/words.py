@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, Self
 
 Kind = Literal["hallucinated", "correct", "other"]
@@ -30,22 +31,40 @@ class Vocabulary:
         Raises:
             ValueError: if there is none, or one is empty.
         """
-        names = dict.fromkeys(map(folded, objects))
+        names = dict.fromkeys(names_of(objects))
         if not names or "" in names:
             raise ValueError("an object is named by a word; there is none, or an empty one.")
         forms = {name + end: name for end in ("es", "s") for name in names} | {name: name for name in names}
         longest_first = sorted(forms, key=len, reverse=True)
         words = "|".join(r"\s+".join(map(re.escape, form.split())) for form in longest_first)
-        return cls(forms, re.compile(rf"(?<!\w)(?:{words})(?!\w)", re.IGNORECASE))
+        return cls(forms, re.compile(rf"(?<!\w)(?:{words})(?!\w)"))
 
     def __call__(self, text: str) -> list[tuple[str, int]]:
         """See `Mentions`."""
-        return [(self.forms[folded(match[0])], match.start()) for match in self._pattern.finditer(text)]
+        return [
+            (self.forms[folded(match[0])], match.start()) for match in self._pattern.finditer(_small(text))
+        ]
 
 
 def folded(name: str) -> str:
     """A name in small letters, with single blanks."""
-    return " ".join(name.split()).lower()
+    return " ".join(_small(name).split())
+
+
+def names_of(objects: Iterable[str]) -> list[str]:
+    """Names of objects, folded.
+
+    Raises:
+        ValueError: if it is one text, every letter of which would count as an object.
+    """
+    if isinstance(objects, str):
+        raise ValueError(f"expected several names of objects, got the text {objects!r}; write [{objects!r}].")
+    return [folded(name) for name in objects]
+
+
+def _small(text: str) -> str:
+    """In small letters, each of them where it was: those that would become two stay."""
+    return "".join(small if len(small := letter.lower()) == 1 else letter for letter in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +103,14 @@ def read(tokens: Sequence[int], truth: Collection[str], tokenizer: Any, mentions
         tokenizer: anything with transformers' `decode`.
     """
     ids = [int(token) for token in tokens]
-    known = frozenset(map(folded, truth))
+    known = frozenset(names_of(truth))
     ends = [len(_text(tokenizer, ids[: count + 1])) for count in range(len(ids))]
+    # A text may become shorter by its next token, as where bytes come to be one letter.
+    sure = list(accumulate(reversed(ends), min))[::-1]
     text = _text(tokenizer, ids)
     found = [(folded(name), start) for name, start in mentions(text)]
-    # A text may become shorter by its next token; the first token that reaches into the word decides.
-    deciding = tuple(next(k for k, end in enumerate(ends) if end > start) for _, start in found)
+    # The first token that reaches into the word decides.
+    deciding = tuple(next(k for k, end in enumerate(sure) if end > start) for _, start in found)
     named = tuple(name for name, _ in found)
     return Answer(text, named, tuple(name in known for name in named), deciding, known, len(ids))
 

@@ -1,6 +1,7 @@
 """What watched answers come to: words, AUROCs, verdicts and proposals, on answers made by hand."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ TOKENIZER = tokenizer()
         ("dogs buses box boxes; hotdog doggy dog's", ["dog", "bus", "box", "box", "dog"]),
         ("a hot dog on a table near the dining tables", ["hot dog", "table", "dining table"]),
         ("glass", ["glass"]),
+        ("\u0130 a CAT, d\u0131ning table, box, cat\u017f", ["cat", "table", "box"]),
         ("", []),
     ],
 )
@@ -61,6 +63,30 @@ def test_the_first_token_of_a_word_decides_for_it() -> None:
     assert (answer.named, answer.right, answer.deciding) == (("dining table", "cat"), (False, True), (1, 5))
     kinds = ["other", "hallucinated", *["other"] * 3, "correct", "other", "other"]
     assert answer.kinds() == kinds
+
+
+def test_bytes_that_come_to_be_one_letter_decide_for_no_word_after_it() -> None:
+    class Bytes:
+        """Every byte of an unfinished letter stands for itself, as where sentencepiece falls back to them."""
+
+        pieces = (*(bytes([byte]) for byte in "\N{DOG FACE}".encode()), b"dog", b"s")
+
+        def decode(self, ids: list[int], **_: Any) -> str:
+            joined = b"".join(self.pieces[i] for i in ids)
+            try:
+                return joined.decode()
+            except UnicodeDecodeError:
+                return "\N{REPLACEMENT CHARACTER}" * len(joined)
+
+    answer = read(range(6), {"dog"}, Bytes(), Vocabulary.of(["dog"]))
+    assert (answer.text, answer.named, answer.deciding) == ("\N{DOG FACE}dogs", ("dog",), (4,))
+
+
+def test_names_are_several() -> None:
+    with pytest.raises(ValueError, match=r"several names of objects, got the text 'dog'; write \['dog'\]"):
+        read([FILLER], "dog", TOKENIZER, Vocabulary.of(["dog"]))
+    with pytest.raises(ValueError, match="got the text 'dog'"):
+        Vocabulary.of("dog")
 
 
 words = st.lists(st.tuples(st.integers(0, 5), st.booleans(), st.integers(0, 3)), min_size=2, max_size=30)
@@ -114,12 +140,12 @@ def test_intervals_are_those_of_scipys_bootstrap() -> None:
     assert nothing.plain() == [None, None, None]
 
 
-def made(style: str) -> Findings:
+def made(style: str, images: int = IMAGES) -> Findings:
     """Answers of a filler, a correct and an invented word, and a filler again, of models of twelve blocks."""
     rng = np.random.default_rng(0)
     observed, answers = [], []
     before = {FILLER: CORRECT, CORRECT: FILLER, INVENTED: CORRECT}  # what leads until they do
-    for _ in range(IMAGES):
+    for _ in range(images):
         tokens = np.array([FILLER, CORRECT, INVENTED, FILLER])
         js = rng.uniform(0, 0.02, (4, DEPTH))
         js[1:3, 6] += 0.3  # both are settled in block 6
@@ -163,6 +189,20 @@ def test_the_verdict_is_what_was_built_in(style: str) -> None:
         assert found.signs["late js"].value == 0.0
     if style == "none":
         assert found.signs["early lead"].value == 0.5
+
+
+@pytest.mark.parametrize("style", ["late", "early"])
+def test_few_words_conclude_nothing(style: str) -> None:
+    assert made(style, 19).verdict == "none"
+    assert made(style, 20).verdict == style
+
+
+def test_no_block_takes_the_lead_that_the_embeddings_have() -> None:
+    found = made("early")
+    leads = {**found.leads, "hallucinated": np.array([0.9, *[0.2] * DEPTH]), "correct": np.full(13, 0.1)}
+    sets = {each.strategy.layers for each in propose(replace(found, leads=leads), "skip")}
+    assert sets == {None}
+    assert propose(replace(found, leads=leads), "contrast")[0].strategy.layer == 0
 
 
 def test_curves_and_risk() -> None:

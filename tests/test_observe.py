@@ -79,3 +79,14 @@ def test_captions_that_do_not_fit_are_refused(one: Family) -> None:
         observe(one.model, one.batch(0), captions=[[]])
     with pytest.raises(ValueError, match="a caption for each row: 2 rows, 1 captions"):
         observe(one.model, one.batch(0, 1), captions=[[5]])
+
+
+@pytest.mark.parametrize("end", [50, [7, 50]])
+def test_a_caption_goes_no_further_than_an_end_token(end: int | list[int]) -> None:
+    family = llava()
+    family.model.generation_config.eos_token_id = end
+    family.model.generation_config.pad_token_id = 0
+    with pytest.raises(ValueError, match=r"the token 50, which ends an answer, before its end.* Take it out"):
+        observe(family.model, family.batch(0, 1), captions=[[62, 50, 63], [60, 61, 64]])
+    ended, beside = observe(family.model, family.batch(0, 1), captions=[[62, 50], [60, 61, 64]])
+    assert (ended.tokens.tolist(), beside.tokens.tolist()) == ([62, 50], [60, 61, 64])
