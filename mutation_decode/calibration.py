@@ -115,6 +115,7 @@ class Calibration:
         for kind, section in content["remedies"].items():
             if kind not in KINDS:
                 raise ValueError(f"{path}: expected remedies contrast and skip, got {kind!r}.")
+            section = saved.section(section, kind, path)
             one = Proposal(
                 saved.made(KINDS[kind], section["strategy"], path),
                 saved.made(Detector, section["detector"], path),
@@ -157,7 +158,7 @@ class Calibration:
 def warned(notes: list[str]) -> list[str]:
     """Says each note as a warning to whoever called `calibrate`."""
     for note in notes:
-        warnings.warn(note, UserWarning, stacklevel=3)
+        warnings.warn(note, UserWarning, stacklevel=4)
     return notes
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 SCHEMA = 1
 NUMBERS = 16
 CLOSE = 0.01
+CONTENT = {"model": dict, "verdict": str, "recommended": str | None, "remedies": dict, "report": dict}
 
 Knobs = TypeVar("Knobs")
 
@@ -64,8 +65,11 @@ def read(path: str | Path, model: nn.Module | None = None) -> dict[str, Any]:
             f"{path}: expected a calibration of schema {SCHEMA}, got {schema!r}; calibrate again, or use the "
             f"version of mutation_decode that wrote it."
         )
-    if missing := {"model", "verdict", "recommended", "remedies", "report"} - content.keys():
+    if missing := CONTENT.keys() - content.keys():
         raise ValueError(f"{path}: a calibration has {', '.join(sorted(missing))}, which this file lacks.")
+    for key, kind in CONTENT.items():
+        if not isinstance(content[key], kind):
+            raise ValueError(f"{path}: expected {key} of a calibration, got {content[key]!r}.")
     if model is not None:
         warn_of_another(content["model"], model, str(path))
     return content
@@ -103,17 +107,23 @@ def load(
     """
     content = read(path, model)
     remedy = content["recommended"] if remedy is None else remedy
-    section = content["remedies"].get(remedy)
-    if section is None:
+    if remedy not in content["remedies"]:
         found = ", ".join(content["remedies"]) or "nothing"
         raise ValueError(
             f"{path}: this calibration ({content['verdict']}) found no {remedy or 'remedy'} that helps, but "
             f"{found}."
         )
-    knobs = made(kind, section[part], path)
+    knobs = made(kind, section(content["remedies"][remedy], remedy, path)[part], path)
     if model is not None:
         fits(knobs, model, path)
     return knobs
+
+
+def section(found: Any, remedy: str, path: str | Path) -> Mapping[str, Any]:
+    """What a file holds of a remedy. Raises: ValueError if that is no strategy with detector and gate."""
+    if not isinstance(found, dict) or not {"strategy", "detector", "gate"} <= found.keys():
+        raise ValueError(f"{path}: expected strategy, detector and gate of {remedy}, got {found!r}.")
+    return found
 
 
 def made(kind: type[Knobs], knobs: Mapping[str, Any], path: str | Path) -> Knobs:

@@ -127,6 +127,12 @@ def test_a_calibration_that_recommends_nothing_says_so(model: Any, tmp_path: Pat
         Detector.load(tmp_path / "n.json")
 
 
+def content(**changes: Any) -> str:
+    """The text of a file that holds no remedies."""
+    known: dict[str, Any] = {"schema": 1, "model": {}, "verdict": "none", "recommended": None}
+    return json.dumps({**known, "remedies": {}, "report": {}, **changes})
+
+
 @LOADS
 @pytest.mark.parametrize(
     ("text", "message"),
@@ -137,6 +143,13 @@ def test_a_calibration_that_recommends_nothing_says_so(model: Any, tmp_path: Pat
         (
             '{"schema": 1, "model": {}, "verdict": "late"}',
             "recommended, remedies, report, which this file lacks",
+        ),
+        (content(remedies=[]), r"c\.json: expected remedies of a calibration, got \[\]"),
+        (content(model=None), r"c\.json: expected model of a calibration, got None"),
+        (content(recommended=["skip"]), r"c\.json: expected recommended of a calibration, got \['skip'\]"),
+        (
+            content(recommended="skip", remedies={"skip": {"strategy": {}}, "contrast": 1}),
+            r"c\.json: expected strategy, detector and gate of (skip|contrast), got ({'strategy': {}}|1)",
         ),
     ],
 )
