@@ -16,7 +16,7 @@ from .gain import Gain, Measured, counted
 from .propose import BUDGET, REMEDIES, Proposal, Remedy
 from .resampling import Interval, Plain
 from .saved import fingerprint, plain
-from .words import Mentions, Vocabulary
+from .words import Mentions, Vocabulary, names_of
 
 FEW = 50
 """Images below which intervals are wide."""
@@ -67,14 +67,15 @@ def calibrate(
     Raises:
         ValueError: without examples, or where an answer or the processor cannot be used.
     """
-    if not examples or batch_size < 1 or max_new_tokens < 1:
+    if not examples or min(batch_size, max_new_tokens, budget) < 1:
         raise ValueError(
-            f"expected examples, and at least 1 for batch_size and max_new_tokens, got {len(examples)} "
-            f"examples, {batch_size} and {max_new_tokens}."
+            f"expected examples, and at least 1 for batch_size, max_new_tokens and budget, got "
+            f"{len(examples)} examples, {batch_size}, {max_new_tokens} and {budget}."
         )
-    if not set(kinds) <= set(REMEDIES):
+    if not kinds or not set(kinds) <= set(REMEDIES):
         raise ValueError(f"kinds are {' and '.join(REMEDIES)}, got {tuple(kinds)!r}.")
-    names = {*(objects or ()), *(name for example in examples for name in example.objects)}
+    shown = (name for example in examples for name in names_of(example.objects))
+    names = {*names_of(objects or ()), *shown}
     asking = Asking(
         model,
         getattr(processor, "tokenizer", processor),

@@ -1,13 +1,14 @@
 """The command: mutation-decode calibrate | diagnose."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .encoding import PROMPT, encoder
-from .examples import EXPECTED, read_examples
+from .encoding import PROMPT, encoder, opened
+from .examples import EXPECTED, UNREADABLE, read_examples
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
@@ -22,7 +23,7 @@ def main(words: Sequence[str] | None = None) -> None:
     try:
         asked.run(asked)
     except MistakeError as error:
-        print(f"mutation-decode: {error}", file=sys.stderr)
+        print(f"mutation-decode: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -65,22 +66,35 @@ def _calibrate(asked: argparse.Namespace) -> None:
         examples = read_examples(asked.data, asked.limit)
     except (OSError, ValueError) as error:
         raise MistakeError(error) from error
-    if not asked.out.absolute().parent.is_dir():
-        raise MistakeError(f"--out: there is no folder {asked.out.absolute().parent}; make it first.")
+    _refuse_if_unwritable(asked.out)
     model, processor = _loaded(asked)
-    calibration = calibrate(
-        model,
-        processor,
-        examples,
-        encode=_encoder(model, processor, asked.prompt),
-        max_new_tokens=asked.max_new_tokens,
-        batch_size=asked.batch_size,
-        budget=asked.budget,
-        progress=True,
-    )
+    try:
+        calibration = calibrate(
+            model,
+            processor,
+            examples,
+            prompt=asked.prompt,
+            max_new_tokens=asked.max_new_tokens,
+            batch_size=asked.batch_size,
+            budget=asked.budget,
+            progress=True,
+        )
+    except ValueError as error:  # what the model or an example does not allow
+        raise MistakeError(error) from error
     calibration.save(asked.out)
     print(calibration)
     print(f"written to {asked.out}")
+
+
+def _refuse_if_unwritable(out: Path) -> None:
+    """Hours before it is written."""
+    folder = out.absolute().parent
+    if not folder.is_dir():
+        raise MistakeError(f"--out: there is no folder {folder}; make it first.")
+    if out.is_dir():
+        raise MistakeError(f"--out: expected a file, got the folder {out}; name a file in it.")
+    if not os.access(folder, os.W_OK):
+        raise MistakeError(f"--out: the folder {folder} cannot be written to; choose another one.")
 
 
 def _diagnose(asked: argparse.Namespace) -> None:
@@ -93,20 +107,27 @@ def _diagnose(asked: argparse.Namespace) -> None:
         raise MistakeError(
             f"--images: expected images ({', '.join(sorted(SUFFIXES))}) in {asked.images}, got none."
         )
+    for path in paths:
+        try:
+            opened(path)
+        except UNREADABLE as error:
+            raise MistakeError(f"--images: {path} cannot be read: {type(error).__name__}: {error}") from error
     model, processor = _loaded(asked)
-    encode = _encoder(model, processor, asked.prompt)
-    batches = (
-        encode(paths[start : start + asked.batch_size]) for start in range(0, len(paths), asked.batch_size)
-    )
     try:
+        encode = encoder(model, processor, asked.prompt)
+        batches = (
+            encode(paths[start : start + asked.batch_size])
+            for start in range(0, len(paths), asked.batch_size)
+        )
         print(diagnose(model, batches, max_new_tokens=asked.max_new_tokens))
-    except OSError as error:  # an image that cannot be read
+    except ValueError as error:  # what the model does not allow
         raise MistakeError(error) from error
 
 
 def _loaded(asked: argparse.Namespace) -> tuple[Any, Any]:
     """The model on its device, and its processor."""
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     accelerator = torch.accelerator.current_accelerator(check_available=True)
@@ -123,17 +144,17 @@ def _loaded(asked: argparse.Namespace) -> tuple[Any, Any]:
             raise ValueError(f"{asked.dtype!r} is no dtype of torch")
         model = AutoModelForImageTextToText.from_pretrained(asked.model, dtype=dtype).eval().to(device)
         processor = AutoProcessor.from_pretrained(asked.model)
-    except (OSError, ValueError, AttributeError, ImportError, RuntimeError) as error:
-        said = " ".join(str(error).split())
-        raise MistakeError(f"--model {asked.model} cannot be loaded: {said}") from error
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        ImportError,
+        RuntimeError,
+        AssertionError,  # torch, of a device that it was built without
+        SafetensorError,
+    ) as error:
+        raise MistakeError(f"--model {asked.model} cannot be loaded: {error}") from error
     return model, processor
-
-
-def _encoder(model: Any, processor: Any, prompt: str) -> Any:
-    try:
-        return encoder(model, processor, prompt)
-    except ValueError as error:
-        raise MistakeError(error) from error
 
 
 if __name__ == "__main__":

@@ -21,21 +21,24 @@ def encoder(model: nn.Module, processor: Any, prompt: str = PROMPT) -> Encode:
     Images may be paths; these are opened one batch at a time.
 
     Raises:
-        ValueError: if there is no chat template.
+        ValueError: if there is no chat template, or no tokenizer.
     """
+    tokenizer = getattr(processor, "tokenizer", None)
+    template = getattr(processor, "chat_template", None) or getattr(tokenizer, "chat_template", None)
     turn = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}
-    if not getattr(processor, "chat_template", None):
+    if tokenizer is None or not template:
         raise ValueError(
-            f"{type(processor).__name__} has no chat template to write the prompt with; pass encode=, a "
-            f"function from images to the inputs of generate."
+            f"expected a processor with a tokenizer and a chat template to write the prompt with, got "
+            f"{type(processor).__name__}, which has none; pass encode=, a function from images to the inputs "
+            f"of generate."
         )
-    text = str(processor.apply_chat_template([turn], add_generation_prompt=True))
-    start = getattr(processor.tokenizer, "bos_token", None)
+    text = str(processor.apply_chat_template([turn], chat_template=template, add_generation_prompt=True))
+    start = getattr(tokenizer, "bos_token", None)
     # A whole text would begin twice.
     special = {"add_special_tokens": False} if start and text.startswith(start) else {}
 
     def encode(images: Sequence[Any]) -> Mapping[str, Any]:
-        side, processor.tokenizer.padding_side = processor.tokenizer.padding_side, "left"
+        side, tokenizer.padding_side = tokenizer.padding_side, "left"
         try:
             inputs = processor(
                 text=[text] * len(images),
@@ -45,7 +48,7 @@ def encoder(model: nn.Module, processor: Any, prompt: str = PROMPT) -> Encode:
                 **special,
             )
         finally:
-            processor.tokenizer.padding_side = side
+            tokenizer.padding_side = side
         inputs.pop("labels", None)
         device = first_parameter(model).device
         # Where weights wait on the disk, accelerate takes inputs from anywhere.
@@ -56,14 +59,14 @@ def encoder(model: nn.Module, processor: Any, prompt: str = PROMPT) -> Encode:
 
 
 def opened(image: Any) -> Any:
-    """The image of a file, in RGB; anything but a path is given back.
+    """The image of a file, in RGB, the way up that it is shown; anything but a path is given back.
 
     Raises:
         OSError: if the file is not there, or is no image.
     """
     if not isinstance(image, str | Path):
         return image
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     with Image.open(image) as file:
-        return file.convert("RGB")
+        return ImageOps.exif_transpose(file).convert("RGB")

@@ -19,18 +19,25 @@ def read_examples(path: str | Path, limit: int | None = None) -> list[Example]:
         limit: how many, from the first on; None for all.
 
     Raises:
-        ValueError: naming file and line, on a line that is no example or has an image that cannot be read.
+        ValueError: naming file and line, on a line that is no example or has an image that cannot be read;
+            or where no line has an object.
         OSError: if there is no such file.
     """
     file = Path(path)
     examples: list[Example] = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # other line ends may stand in a text
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected text in utf-8, got {error}.") from error
+    for number, line in enumerate(lines, start=1):
         if limit is not None and len(examples) == limit:
             break
         if line.strip():
             examples.append(_example(line, file, f"{file}:{number}"))
     if not examples:
         raise ValueError(f"{file}: expected lines of {EXPECTED}, got none.")
+    if not any(example.objects for example in examples):
+        raise ValueError(f"{file}: no image shows an object, so nothing can be told; name those it shows.")
     return examples
 
 

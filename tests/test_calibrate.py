@@ -2,15 +2,21 @@
 
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from families import Family
+import torch
+import transformers
+from families import TEXT, Family
 from labelled import encode, examples, tokenizer, word
+from PIL import Image
+from transformers import BatchFeature
 
 from mutation_decode import Calibration, Example, MutationLogitsProcessor, calibrate, examine
+from mutation_decode.encoding import encoder
 from mutation_decode.gain import Measured, counted
 from mutation_decode.words import Answer, Vocabulary, read
 
@@ -210,13 +216,87 @@ def test_what_a_model_refuses_is_told_and_the_rest_is_tried(
     ("given", "more", "message"),
     [
         ([], {}, "expected examples, .* got 0 examples"),
-        ([Example(0, ["thing3"])], {"batch_size": 0}, "at least 1 for batch_size and max_new_tokens"),
+        ([Example(0, ["thing3"])], {"batch_size": 0}, "at least 1 for batch_size, max_new_tokens"),
+        ([Example(0, ["thing3"])], {"budget": 0}, "got 1 examples, 2, 10 and 0"),
         ([Example(0, ["thing3"])], {"kinds": ("dola",)}, "kinds are contrast and skip, got .'dola'"),
+        ([Example(0, ["thing3"])], {"kinds": ()}, "kinds are contrast and skip, got ()"),
+        ([Example(0, "thing3")], {}, r"several names of objects, got the text 'thing3'; write \['thing3'\]"),
+        ([Example(0, ["thing3"])], {"objects": "thing3"}, "several names of objects, got the text 'thing3'"),
         ([Example(0, [])], {"objects": None}, "an object is named by a word; there is none"),
-        ([Example(0, ["thing3"])], {"encode": None}, "has no chat template .* pass encode="),
+        (
+            [Example(0, ["thing3"])],
+            {"encode": None},
+            "expected a processor with a tokenizer and a chat template .* pass encode=",
+        ),
         ([Example(0, ["thing3"], " ")], {}, "an empty caption cannot be measured"),
     ],
 )
 def test_mistakes_are_named(one: Family, given: list[Example], more: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         calibrated(one, given, **more)
+
+
+def test_warnings_are_the_callers(one: Family) -> None:
+    with pytest.warns(UserWarning, match="calibrated on 1 images|nothing that was tried") as told:
+        calibrate(
+            one.model,
+            TOKENIZER,
+            [Example(0, NAMES)],
+            encode=encode(one),
+            max_new_tokens=2,
+            budget=1,
+            kinds=("contrast",),
+        )
+    assert {warning.filename for warning in told} == {__file__}
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:calibrated on", "ignore:nothing that was tried", "ignore:the gain is")
+def test_shallow_models_are_calibrated_too(depth: int) -> None:
+    torch.manual_seed(0)
+    config = transformers.LlamaConfig(**{**TEXT, "num_hidden_layers": depth})
+    model = transformers.LlamaForCausalLM(config).eval()
+
+    def prompts(images: Sequence[int]) -> dict[str, torch.Tensor]:
+        ids = torch.tensor([[5, 6, 7 + image] for image in images])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    given = [Example(row, NAMES[::2]) for row in range(3)]
+    found = calibrate(model, TOKENIZER, given, encode=prompts, objects=NAMES, max_new_tokens=6, budget=12)
+    assert len(found.report["auroc_of_blocks"]) == depth
+    for trials in found.report["trials"].values():
+        assert trials
+        assert all(trial["figures"] or "names all 1 blocks" in trial["against"][0] for trial in trials)
+
+
+class Shows:
+    """A processor as those of real checkpoints are used, and what was asked of it."""
+
+    chat_template = None
+
+    def __init__(self) -> None:
+        self.tokenizer = tokenizer()
+        self.tokenizer.chat_template = "a template"
+        self.seen: dict[str, Any] = {}
+
+    def apply_chat_template(self, turns: Any, *, chat_template: str, add_generation_prompt: bool) -> str:
+        return chat_template
+
+    def __call__(self, **seen: Any) -> BatchFeature:
+        self.seen = {**seen, "side": self.tokenizer.padding_side}
+        return BatchFeature({"input_ids": torch.ones(1, 2, dtype=torch.long)})
+
+
+def test_images_are_turned_the_way_up_and_a_tokenizers_template_is_enough(
+    one: Family, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x112] = 6  # on its side
+    Image.new("RGB", (40, 20)).save(tmp_path / "photo.jpg", exif=exif)
+    shows = Shows()
+    shows.tokenizer.padding_side = "right"
+    inputs = encoder(one.model, shows)([tmp_path / "photo.jpg"])
+    assert inputs["input_ids"].shape == (1, 2)
+    assert shows.seen["images"][0][0].size == (20, 40)
+    assert (shows.seen["text"], shows.seen["side"]) == (["a template"], "left")
+    assert shows.tokenizer.padding_side == "right"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+import transformers
 from PIL import Image
 
 from mutation_decode import Calibration, cli
+from mutation_decode.examples import read_examples
 
 MODEL = Path(__file__).parents[1] / "benchmarks" / "miniature" / "models" / "miniature-late-prior"
 PROMPT = ["--prompt", "describe this image ."]
@@ -110,10 +114,45 @@ def test_other_mistakes_are_one_line_too(
     assert "expected a whole number from 1 on, got '0'" in failed(capsys, *ask, data, "--limit", 0)
     assert "cannot be loaded" in failed(capsys, "calibrate", "--model", tmp_path, "--data", data)
     assert "'float33' is no dtype" in failed(capsys, *ask, data, "--dtype", "float33")
+    assert "expected a file, got the folder" in failed(capsys, *ask, data, "--out", tmp_path)
+    (tmp_path / "bare.jsonl").write_text('{"image": "0.png", "objects": []}\n', "utf-8")
+    assert "bare.jsonl: no image shows an object" in failed(capsys, *ask, tmp_path / "bare.jsonl")
+    (tmp_path / "wide.jsonl").write_text('{"image": "0.png"}\n', "utf-16")
+    assert "wide.jsonl: expected text in utf-8" in failed(capsys, *ask, tmp_path / "wide.jsonl")
+    broken = shutil.copytree(MODEL, tmp_path / "broken")
+    (broken / "model.safetensors").chmod(0o600)
+    (broken / "model.safetensors").write_bytes(b"\x01" * 100)
+    assert "cannot be loaded" in failed(capsys, "calibrate", "--model", broken, "--data", data)
+    if not torch.cuda.is_available():
+        assert "cannot be loaded" in failed(capsys, *ask, data, "--device", "cuda")
     diagnose = ("diagnose", "--model", MODEL, "--images")
     assert "expected a folder, got" in failed(capsys, *diagnose, data)
     (tmp_path / "bare").mkdir()
     assert "expected images (.bmp" in failed(capsys, *diagnose, tmp_path / "bare")
+    (tmp_path / "bare" / "cut.png").write_bytes((tmp_path / "0.png").read_bytes()[:3000])
+    assert "cut.png cannot be read: OSError" in failed(capsys, *diagnose, tmp_path / "bare")
+
+
+def test_what_a_model_does_not_allow_is_one_line(
+    data: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transformers.ProcessorMixin, "apply_chat_template", _refuses)
+    assert failed(capsys, "calibrate", "--model", MODEL, "--data", data) == "mutation-decode: no such turns"
+    assert failed(capsys, "diagnose", "--model", MODEL, "--images", data.parent) == (
+        "mutation-decode: no such turns"
+    )
+
+
+def _refuses(*_: Any, **__: Any) -> str:
+    raise ValueError("no such\n turns")
+
+
+def test_a_file_is_read_with_a_mark_of_its_encoding_and_with_line_ends_inside_a_text(data: Path) -> None:
+    line = json.dumps({"image": "0.png", "objects": [], "caption": "a\u2028b"}, ensure_ascii=False)
+    data.write_text(data.read_text("utf-8") + line, "utf-8-sig", newline="\r\n")
+    told = read_examples(data)
+    assert [example.objects for example in told] == [("cat", "chair")] * 3 + [()]
+    assert told[3].caption == "a\u2028b"
 
 
 def test_the_console_script_is_installed_with_the_package() -> None:

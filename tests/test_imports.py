@@ -93,7 +93,7 @@ MAY_IMPORT = {
         *("saved", "words"),
     },
     "examples": {"asking", "encoding"},
-    "cli": {"calibrate", "diagnose", "encoding", "examples", "transformers"},
+    "cli": {"calibrate", "diagnose", "encoding", "examples", "safetensors", "transformers"},
     "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
 }
 
