@@ -25,7 +25,8 @@ class Gate:
     generate takes the rows as ever and returns theirs alone, but its forwards, processors and criteria see
     the twins too, as many rows again behind them. A twin takes its row's tokens and is never acted on, so
     that it says what the model as it is would say without the image. Only greedy decoding does that. `twins=`
-    among the arguments of generate are inputs to use in their place; see `with_twins`.
+    among the arguments of generate are inputs to use in their place; see `with_twins`. Of what generate can
+    return, `past_key_values` are None if they do not come apart by rows, as those of a static cache.
 
     Attributes:
         max_prob: a probability in (0, 1]; the best token's has to be below it. None: any.

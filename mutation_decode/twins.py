@@ -7,12 +7,13 @@ be doubled as it is, pictures that are cut into patches and strung together incl
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import FloatTensor, LongTensor, Tensor, nn
-from transformers import Cache, GenerationConfig, GenerationMixin, LogitsProcessor
+from transformers import Cache, EncoderDecoderCache, GenerationConfig, GenerationMixin, LogitsProcessor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.generation.streamers import BaseStreamer
 from transformers.utils import ModelOutput
 
@@ -198,13 +199,18 @@ def add_twins(arguments: dict[str, Any], model: nn.Module, *, check: bool) -> in
     if (streamer := arguments.get("streamer")) is not None:
         arguments["streamer"] = _OfTheRows(streamer, rows)
     if (allowed := arguments.get("prefix_allowed_tokens_fn")) is not None:
-        arguments["prefix_allowed_tokens_fn"] = _by_row(allowed, rows)
+        arguments["prefix_allowed_tokens_fn"] = lambda row, ids: allowed(row % rows, ids)
     return rows
 
 
 def first_rows(output: Any, rows: int) -> Any:
-    """What generate returned, without the rows of the twins: a tensor, or an object that holds some."""
+    """What generate returned, without the rows of the twins: a tensor, or an object that holds some.
+
+    A cache that does not come apart by rows, such as a static one, is left out: None.
+    """
     if isinstance(output, Cache):
+        if not _comes_apart(output):
+            return None
         output.batch_select_indices(torch.arange(rows))
         return output
     if isinstance(output, Tensor):
@@ -214,6 +220,14 @@ def first_rows(output: Any, rows: int) -> Any:
     if isinstance(output, tuple | list):
         return type(output)(first_rows(item, rows) for item in output)
     return output
+
+
+def _comes_apart(cache: Cache) -> bool:
+    """Whether its layers hold nothing but keys and values of rows: quantised ones and states keep more."""
+    both = isinstance(cache, EncoderDecoderCache)
+    parts = (cache.self_attention_cache, cache.cross_attention_cache) if both else (cache,)
+    plain = (DynamicLayer, DynamicSlidingWindowLayer)
+    return all(type(layer) in plain for part in parts for layer in part.layers)
 
 
 class _HandsOn(LogitsProcessor):
@@ -237,7 +251,3 @@ class _OfTheRows(BaseStreamer):
 
     def end(self) -> None:
         self._streamer.end()
-
-
-def _by_row(allowed: Callable[[int, Tensor], list[int]], rows: int) -> Callable[[int, Tensor], list[int]]:
-    return lambda row, ids: allowed(row % rows, ids)

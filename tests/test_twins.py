@@ -341,6 +341,20 @@ def test_what_comes_back_is_the_rows_whatever_is_asked_for(one: Family) -> None:
         )
 
 
+@LONE_ROWS
+@pytest.mark.parametrize("make", [llava, more.qwen3_next], ids=["static cache", "recurrent states"])
+def test_a_cache_that_does_not_come_apart_is_left_out(make: Callable[[], Family]) -> None:
+    family = build(make)
+    use: dict[str, Any] = {"cache_implementation": "static"}
+    if make is not llava:
+        use = {"twins": family.batch(0, 1)}
+    gate = Gate(toward="text")
+    with MutationLogitsProcessor(family.model, CONTRAST, detector=FIRES, gate=gate) as processor:
+        out = family.generate(0, 1, logits_processor=[processor], return_dict_in_generate=True, **use)
+        assert out.past_key_values is None
+        assert torch.equal(out.sequences, family.generate(0, 1, logits_processor=[processor], **use))
+
+
 def test_streamers_prefixes_and_rows_that_end(one: Family) -> None:
     class Heard(BaseStreamer):  # type: ignore[misc]
         def __init__(self) -> None:
