@@ -9,6 +9,7 @@ import argparse
 from benchmarks.evidence import commands, document, words
 from benchmarks.evidence.answers import Training, kept, unpacked
 from benchmarks.evidence.commands import RUNS
+from benchmarks.usage import UsageError
 
 
 def main() -> None:
@@ -16,10 +17,17 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="that answer side by side")
     parser.add_argument("--page-only", action="store_true", help="write the page from what is there")
     options = parser.parse_args()
-    if not options.page_only:
-        commands.answers(0, options.processes)
+    try:
+        _made(page_only=options.page_only, processes=options.processes)
+    except UsageError as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+def _made(*, page_only: bool, processes: int) -> None:
+    if not page_only:
+        commands.answers(0, processes)
         for name in ("alpha-layer", "detectors"):
-            commands.ablation(name, options.processes)
+            commands.ablation(name, processes)
         words.main()
     trainings = [
         Training(0, RUNS / "training-0"),

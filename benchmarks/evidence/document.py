@@ -85,7 +85,11 @@ def draw(trainings: list[Training], methods: list[str], told: dict[str, Any]) ->
     pictures.differences(found, folder / "differences.png")
     trials = {
         model: {
-            method: [(trial["figures"]["recall"], trial["figures"]["CHAIR_i"]) for trial in choice["trials"]]
+            method: [
+                (trial["figures"]["recall"], trial["figures"]["CHAIR_i"])
+                for trial in choice["trials"]
+                if trial["figures"]["CHAIR_i"] is not None  # no object is named
+            ]
             for method, choice in tuning[model]["methods"].items()
         }
         for model in MODELS
@@ -114,7 +118,7 @@ def _grid(model: str) -> tuple[list[float], list[int], np.ndarray, float]:
         for t in tuning["methods"]["alpha-layer"]["trials"]
     }
     alphas, layers = sorted({a for a, _ in values}), sorted({layer for _, layer in values})
-    table = np.array([[values[alpha, layer] for layer in layers] for alpha in alphas])
+    table = np.array([[values[alpha, layer] for layer in layers] for alpha in alphas], float)
     return alphas, layers, table, tuning["greedy"]["CHAIR_i"]["value"]
 
 

@@ -11,6 +11,8 @@ from benchmarks.frontier import COLOURS, MARKERS, best
 from benchmarks.statistics import Interval
 
 HARM, HELP = "#D55E00", "#0072B2"
+FAR = 25.0
+"""Points of CHAIR_i more than greedy's from which on a method is an arrow at the edge, with its number."""
 
 
 def differences(found: Mapping[str, Mapping[str, tuple[Interval, Sequence[float]]]], path: Path) -> None:
@@ -20,11 +22,16 @@ def differences(found: Mapping[str, Mapping[str, tuple[Interval, Sequence[float]
         picture.subplots(1, len(found), squeeze=False).flat, found.items(), strict=True
     ):
         for place, (interval, each) in enumerate(methods.values()):
+            if interval.value > FAR:
+                told = f"{interval.value:+.0f} \u2192"
+                axes.text(FAR, place, told, ha="right", va="center", color=HARM, fontsize=9)
+                continue
             colour = HELP if interval.high < 0 else HARM if interval.low > 0 else "0.4"
             axes.plot([interval.low, interval.high], [place, place], color=colour, linewidth=2)
             axes.plot(interval.value, place, "o", color=colour, markersize=6)
             axes.plot(each, [place] * len(each), "|", color="black", markersize=9)
         axes.axvline(0, color="0.6", linewidth=0.8)
+        axes.set_xlim(right=min(FAR + 1, axes.get_xlim()[1]))
         axes.set_yticks(range(len(methods)), list(methods))
         axes.invert_yaxis()
         axes.set_xlabel("CHAIR_i less greedy's, points (less is better)")
@@ -39,7 +46,7 @@ def frontiers(
     path: Path,
 ) -> None:
     """Every setting that was tried on validation: model -> method -> (recall, CHAIR_i)."""
-    picture = _figure(len(trials), height=5.2)
+    picture = _figure(len(trials), height=5.8)
     for axes, (model, methods) in zip(
         picture.subplots(1, len(trials), squeeze=False).flat, trials.items(), strict=True
     ):
@@ -62,8 +69,13 @@ def frontiers(
         axes.set_xlabel("recall, percent (more is better)")
         axes.set_ylabel("CHAIR_i, percent (less is better)")
         axes.set_title(model, fontsize=10)
-        axes.legend(fontsize=7, ncols=2, framealpha=0.8)
         axes.spines[["top", "right"]].set_visible(False)
+    names = {
+        name: line
+        for axes in picture.axes
+        for line, name in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    picture.legend(names.values(), names, loc="outside lower center", fontsize=8, ncols=8)
     picture.savefig(path)
 
 
@@ -79,7 +91,7 @@ def grids(found: Mapping[str, tuple[Sequence[float], Sequence[int], np.ndarray, 
             axes.text(
                 column,
                 row,
-                f"{value:.0f}",
+                "-" if np.isnan(value) else f"{value:.0f}",
                 ha="center",
                 va="center",
                 fontsize=7,

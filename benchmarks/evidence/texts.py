@@ -2,11 +2,13 @@
 
 READING = (
     "Mean over the trainings, 95 % intervals over images and trainings, `*`: the difference to greedy has an "
-    "interval without 0. CHAIR and recall in percent, length in words, objects in mentions an answer."
+    "interval without 0; an arrow in the picture: too far to the right to be drawn. CHAIR and recall in "
+    "percent, length in words, objects in mentions an answer."
 )
 FRONTIER = (
     "Every setting that a method tried on the 200 validation scenes of training 0 "
-    "(`runs/evidence/training-0/tuning.json`). Settings outside the picture destroy the captions."
+    "(`runs/evidence/training-0/tuning.json`). Settings outside the picture destroy the "
+    "captions; those under which no object is named have no CHAIR_i."
 )
 GRID = (
     "Contrast with one readout at every token, validation scenes, training 0 (`runs/evidence/alpha-layer`). "

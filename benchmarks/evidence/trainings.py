@@ -61,11 +61,14 @@ def exchanged(ours: Sequence[Ratio], theirs: Sequence[Ratio], *, draws: int = 10
     """Two-sided p of the mean difference of a figure, were it all the same whose answer is whose.
 
     In each draw the two methods' answers are exchanged for a random half of the images, in all trainings
-    alike; p is the share of draws that differ by as much as the methods do, themselves counted as one.
+    alike; p is the share of draws that differ by as much as the methods do, themselves counted as one. It is
+    1 where a figure is undefined.
     """
     first, second = ({"figure": _stack(side)} for side in (ours, theirs))
     (a, b), (c, d) = first["figure"], second["figure"]
     observed = _gap(a, b, c, d, np.zeros((1, a.shape[-1])))[0]
+    if np.isnan(observed):
+        return 1.0
     random = np.random.default_rng(seed)
     found = 0
     for _ in range(0, draws, 1000):

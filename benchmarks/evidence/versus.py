@@ -1,8 +1,9 @@
 """Ours against the peers, by the rules of protocol.md: win, tie or loss, model by model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.evidence.answers import Training
 from benchmarks.evidence.trainings import exchanged, holm, pooled
@@ -28,13 +29,15 @@ RECALL = 1.0
 class Comparison:
     """Our CHAIR_i and recall less the peer's, over all trainings; negative CHAIR_i is in our favour.
 
-    ``holm`` is p corrected over all comparisons of the evidence.
+    ``published``: how many of the trainings the peer stands in with its published settings, as none helped
+    on validation. ``holm`` is p corrected over all comparisons of the evidence.
     """
 
     model: str
     peer: str
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
+    published: int
     chair: Interval
     recall: Interval
     p: float
@@ -61,18 +64,39 @@ def compared(trainings: Sequence[Training], models: Sequence[str]) -> list[Compa
             other = [training.figures(model, name) for training, name in zip(trainings, theirs, strict=True)]
             _, gaps = pooled(own, other)
             p = exchanged([each["CHAIR_i"] for each in own], [each["CHAIR_i"] for each in other])
-            found.append((model, peer, ours, theirs, gaps["CHAIR_i"], gaps["recall"], p))
+            published = sum(
+                not training.tuning[model]["methods"][name]["knobs"]
+                for training, name in zip(trainings, theirs, strict=True)
+            )
+            found.append((model, peer, ours, theirs, published, gaps["CHAIR_i"], gaps["recall"], p))
     corrected = holm([each[-1] for each in found])
     return [Comparison(*each, adjusted) for each, adjusted in zip(found, corrected, strict=True)]
 
 
 def chosen(training: Training, model: str, names: Sequence[str]) -> str:
-    """Of several methods the one whose chosen setting has the lowest CHAIR_i on validation."""
+    """Of several methods the one of the lowest CHAIR_i on validation, first those that qualified."""
     return min(names, key=lambda name: validated(training, model, name))
 
 
-def validated(training: Training, model: str, method: str) -> float:
-    """CHAIR_i on validation of the chosen setting; inf where none qualified."""
+def validated(training: Training, model: str, method: str) -> tuple[bool, float]:
+    """Whether nothing qualified, and CHAIR_i on validation of the setting that is scored; inf if unknown.
+
+    Where nothing qualified that is the method's own setting, if it was among those tried.
+    """
     choice = training.tuning[model]["methods"].get(method, {"knobs": {}, "trials": []})
-    figures = [trial["figures"] for trial in choice["trials"] if trial["knobs"] == choice["knobs"]]
-    return float(figures[0]["CHAIR_i"]) if choice["knobs"] and figures else math.inf
+    node = training.config["method"].get(method, {})
+    figures = [
+        trial["figures"]
+        for trial in choice["trials"]
+        if (trial["knobs"] == choice["knobs"] if choice["knobs"] else _own(node, trial["knobs"]))
+    ]
+    found = figures[0]["CHAIR_i"] if figures else None
+    return not choice["knobs"], math.inf if found is None else float(found)
+
+
+def _own(node: Mapping[str, Any], knobs: Mapping[str, Any]) -> bool:
+    """Whether the knobs are those of the method's YAML."""
+    return all(
+        _own(node.get(key) or {}, value) if isinstance(value, Mapping) else node.get(key) == value
+        for key, value in knobs.items()
+    )

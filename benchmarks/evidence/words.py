@@ -28,15 +28,16 @@ UNTOUCHED = Contrast(alpha=0.0, layer=0, always=True)  # reads every layer, chan
 
 
 def main() -> None:
-    """Writes runs/evidence/words.json, unless it is there and of the same weights."""
+    """Writes runs/evidence/words.json, unless it is there and of the same weights, scenes and code."""
     training = Training(0, RUNS / "training-0")
-    weights = json.loads((training.path / "versions.json").read_text("utf-8"))["model"]
+    made = json.loads((training.path / "versions.json").read_text("utf-8"))
+    of = {key: made[key] for key in ("model", "task", "code")}
     path = RUNS / "words.json"
-    if path.exists() and json.loads(path.read_text("utf-8"))["weights"] == weights:
+    if path.exists() and json.loads(path.read_text("utf-8")).get("of") == of:
         return
     models = {name: measured(training, name) for name in training.config["model"]}
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"weights": weights, "models": models}, indent=1) + "\n", "utf-8")
+    partial.write_text(json.dumps({"of": of, "models": models}, indent=1) + "\n", "utf-8")
     partial.replace(path)
 
 
