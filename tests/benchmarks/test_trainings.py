@@ -87,6 +87,11 @@ def test_the_exchange_test_by_hand():
     assert exchanged([ours], [ours]) == 1.0
 
 
+def test_an_undefined_figure_differs_from_nothing():
+    nothing = ratio([0, 0], [0, 0])
+    assert exchanged([nothing], [ratio([1, 1], [1, 1])]) == 1.0
+
+
 def test_holm_by_hand():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([]) == []
