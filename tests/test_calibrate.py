@@ -58,6 +58,16 @@ def test_figures_by_hand() -> None:
     )
 
 
+def test_an_object_named_twice_is_covered_once() -> None:
+    assert counted([answer("aab", "abc")], [0])["covered"] == [2]
+
+
+def test_differences_are_paired_by_image() -> None:
+    greedy = counted([answer("ax", "ab"), answer("b", "ab"), answer("xyz", "a")] * 5, [0] * 15)
+    for told in Measured(greedy).gain(greedy).differences.values():
+        assert (told.value, told.low, told.high) == (0, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("named", "words", "fired", "against"),
     [

@@ -12,10 +12,10 @@ from labelled import tokenizer, word
 from scipy.stats import bootstrap, mannwhitneyu
 
 from mutation_decode import Contrast, Findings, Skip
-from mutation_decode.findings import find
+from mutation_decode.findings import _verdict, find
 from mutation_decode.observe import Observation
 from mutation_decode.propose import propose
-from mutation_decode.resampling import auroc, draws, interval, ratio
+from mutation_decode.resampling import Interval, auroc, draws, interval, ratio
 from mutation_decode.words import Vocabulary, read
 
 DEPTH, IMAGES = 12, 40
@@ -189,6 +189,13 @@ def test_the_verdict_is_what_was_built_in(style: str) -> None:
         assert found.signs["late js"].value == 0.0
     if style == "none":
         assert found.signs["early lead"].value == 0.5
+
+
+def test_late_blocks_that_work_for_correct_words_are_an_early_prior_too() -> None:
+    near, half = Interval(0.2, 0.1, 0.3), Interval(0.5, 0.4, 0.6)
+    assert _verdict({"risk": half, "late js": near, "early lead": half}) == "early"
+    both = {"risk": Interval(0.7, 0.65, 0.8), "late js": half, "early lead": Interval(0.9, 0.8, 1.0)}
+    assert _verdict(both) == "early"  # the surer sign of two
 
 
 @pytest.mark.parametrize("style", ["late", "early"])
