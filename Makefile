@@ -18,8 +18,8 @@ bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
 evidence: $(VENV)/installed  ## every method and every ablation -> runs/evidence/, docs/evidence.md
 	$(RUN) -m benchmarks.evidence --processes $(PROCESSES) $(ARGS)
 
-test: $(VENV)/installed
-	$(RUN) -m pytest
+test: $(VENV)/installed  ## files side by side, a thread each
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(PROCESSES) --dist loadfile
 
 test-oldest:  ## the same with the oldest versions that setup.cfg allows; by hand, CI has no time for it
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt

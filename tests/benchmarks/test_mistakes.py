@@ -58,7 +58,7 @@ CASES = [
     (["method.contrast.alpha=inf"], "method contrast: alpha must be a finite number"),
     (["method.contrast.tune={alpha:[.nan]}", "tune=true"], "method contrast: alpha must be a finite number"),
     (["method.contrast.tune={alpha:2}", "tune=true"], "tune.alpha must be a list"),
-    (["method=[greedy,dola]", "tuning.budget=1", "tune=true"], "candidates under tune, more than tuning.budget=1"),
+    (["method=[dola]", "tuning.budget=1", "tune=true"], "candidates under tune, more than tuning.budget=1"),
     (["method.contrast.detector.critical=9"], "method contrast: critical=9 leaves no block to watch"),
     (["method.contrast.detector=null"], "acts where its detector fires, and has none"),
     (["model.miniature-late-prior.device=cuda:7"], "device 'cuda:7' is not there; this machine has cpu"),
