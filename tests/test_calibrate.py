@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from transformers import BatchFeature
 
 from mutation_decode import Calibration, Example, MutationLogitsProcessor, calibrate, examine
+from mutation_decode.calibrate import _chosen
 from mutation_decode.encoding import encoder
 from mutation_decode.gain import Measured, counted
 from mutation_decode.words import Answer, Vocabulary, read
@@ -172,6 +174,65 @@ def test_the_best_that_qualifies_is_chosen(found: Calibration) -> None:
     shown = str(found)
     assert f"verdict: {found.verdict} (3 images" in shown
     assert f"recommended: {found.recommended or 'nothing'}" in shown
+
+
+def hand_made(one: Family, contrast: str, skip: str, images: int = 60) -> Calibration:
+    """Chosen of one contrast and one skip, whose answers to half of the images name these of ``a b``."""
+    findings = examined(one)
+    greedy = [answer("ax", "ab"), answer("bx", "ab")] * (images // 2)
+    measured = Measured(counted(greedy, [0] * images))
+    tried: Any = {kind: findings.propose(kind, 1) for kind in ("contrast", "skip")}
+    named = {tried["contrast"][0]: contrast, tried["skip"][0]: skip}
+    gains = {
+        each: measured.gain(counted([answer(told, "ab"), greedy[1]] * (images // 2), [1] * images))
+        for each, told in named.items()
+    }
+    return _chosen(one.model, replace(findings, images=images), measured, tried, gains)
+
+
+def test_the_kind_of_the_lower_chair_i_is_recommended_and_both_are_kept(one: Family) -> None:
+    better = hand_made(one, "ab", "ab")
+    assert better.recommended == "contrast"  # of equals the first
+    assert set(better.remedies) == {"contrast", "skip"}
+    assert better.report["notes"] == []
+    assert hand_made(one, "ax", "ab").recommended == "skip"
+    assert hand_made(one, "ab", "ax").recommended == "contrast"
+
+
+def test_a_gain_that_may_be_chance_is_told(one: Family) -> None:
+    findings = hand_made(one, "ab", "ab")
+    assert not any("chance" in note for note in findings.report["notes"])
+    with (
+        pytest.warns(UserWarning, match="the gain is within its interval"),
+        pytest.warns(UserWarning, match="calibrated on 2 images"),
+    ):
+        hand_made(one, "ab", "ab", images=2)
+
+
+def test_what_comes_after_a_rows_end_is_counted_nowhere(one: Family, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = one.answers(0, 1, 2)
+    end = next(int(token) for token in plain[:, 2:].flatten() if not (plain[:, :2] == token).any())
+    monkeypatch.setattr(one.model.generation_config, "eos_token_id", end)
+    with warnings.catch_warnings(action="ignore"):
+        found = calibrated(one, examples(one), budget=1)
+        for kind in ("contrast", "skip"):
+            trial = found.report["trials"][kind][0]
+            remedy = found.remedies.get(kind) or examined(one).propose(kind, 1)[0]
+            with MutationLogitsProcessor(
+                one.model, remedy.strategy, detector=remedy.detector, gate=remedy.gate, trace="watched"
+            ) as processor:
+                one.generate(0, 1, 2, logits_processor=[processor])
+            trace = processor.trace
+            assert trace is not None
+            assert not trace.generated.all()
+            share = 100 * (trace.fired & trace.generated).sum() / trace.generated.sum()
+            assert trial["figures"]["fired"][0] == pytest.approx(float(share), abs=1e-3)
+
+
+def examined(one: Family) -> Any:
+    truths = [each.objects for each in examples(one)]
+    given = [(one.batch(0, 1, 2), truths)]
+    return examine(one.model, TOKENIZER, given, mentions=Vocabulary.of(NAMES), max_new_tokens=10)
 
 
 def test_where_nothing_can_be_gained_it_warns_and_recommends_nothing(one: Family) -> None:
