@@ -11,7 +11,6 @@ from transformers import AutoModelForImageTextToText
 
 from benchmarks.miniature import curriculum, train, world
 from benchmarks.miniature.learning import named, read, see
-from benchmarks.miniature.lessons import BATCH
 from benchmarks.miniature.model import build_model, build_processor
 from benchmarks.miniature.packing import IGNORED, Packer, Turn
 
@@ -30,11 +29,9 @@ def model(packer):
     return build_model(len(packer.word), blocks=2).eval()
 
 
-def changed(one, other, part: str) -> bool:
-    """Whether any weight of that part differs between two state dicts."""
-    names = [name for name in one if part in name and name in other]
-    assert names, part
-    return any(not torch.equal(one[name], other[name]) for name in names)
+def changed(before, after) -> bool:
+    """Whether any weight differs between two lists of the same."""
+    return not all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_slots_hold_the_visible_things_as_words_and_nothing_else(packer):
@@ -54,16 +51,18 @@ def test_half_of_the_text_stands_over_empty_slots_and_then_is_captions_alone(pac
     places = curriculum.Places(packer)
     answers = [packer.word["yes"], packer.word["no"]]
     filled = asked = 0
-    for batch, slots in islice(curriculum.written(model, packer, places, curriculum.TEXT), 12):
+    for batch, slots in islice(curriculum.written(model, packer, places, curriculum.TEXT), 30):
         empty = (slots == places.place).flatten(1).all(1)
         filled += int((~empty).sum())
         answered = torch.isin(batch.targets, torch.tensor(answers)).any(1)
         assert not (answered & empty).any()
         assert answered[~empty].all()
+        grounded = (batch.cells != IGNORED).any(1)
+        assert torch.equal(grounded, ~empty)
         stops = (batch.targets == packer.word["</s>"]).sum(1)
         assert (stops[empty] == 2).all()
         asked += len(slots)
-    assert asked == 12 * BATCH
+    assert asked == 30 * curriculum.ROWS
     assert filled / asked == pytest.approx(curriculum.FILLED, abs=0.1)
 
 
@@ -94,7 +93,7 @@ def test_pictures_in_the_slots_are_read_as_the_stock_model_reads_them(packer, mo
     torch.testing.assert_close(ours, stock, atol=0.02, rtol=0)
 
 
-def test_the_projector_learns_to_say_of_a_picture_what_stood_there_in_words(packer, model):
+def test_the_projector_learns_to_say_of_a_picture_what_stood_there_in_words(packer, model, tmp_path):
     shipped = AutoModelForImageTextToText.from_pretrained(SHIPPED, dtype=torch.float32)
     model.model.vision_tower.load_state_dict(shipped.model.vision_tower.state_dict())
     places = curriculum.Places(packer)
@@ -108,9 +107,27 @@ def test_the_projector_learns_to_say_of_a_picture_what_stood_there_in_words(pack
         return float((shown - aim).square().mean() / aim.var())
 
     before, tower = missed(), see(model, packer.pixels(scenes)).clone()
-    curriculum.place(model, packer, places, replace(curriculum.PLACING, steps=40, rate=6e-3))
+    training = train.Training(build_processor(), tmp_path, torch.device("cpu"))
+    curriculum.place(training, model, places, replace(curriculum.PLACING, steps=40, rate=6e-3))
     assert missed() < 0.9 < before
     assert torch.equal(see(model, packer.pixels(scenes)), tower)
+
+
+def test_the_grounding_head_learns_from_what_enters_the_fourth_block(packer, tmp_path):
+    training = train.Training(build_processor(), tmp_path, torch.device("cpu"))
+    deeper, head = build_model(len(packer.word), blocks=5), torch.nn.Linear(128, 18)
+    read_by_head, entered = [], []
+    head.register_forward_pre_hook(lambda _, inputs: read_by_head.append(inputs[0].detach()))
+    deeper.model.language_model.layers[3].register_forward_pre_hook(
+        lambda _, inputs: entered.append(inputs[0].detach())
+    )
+    places = curriculum.Places(packer)
+    stage = replace(curriculum.TEXT, steps=2)
+    before = [weight.detach().clone() for weight in head.parameters()]
+    lessons = curriculum.written(deeper, packer, places, stage)
+    curriculum.teach(training, "text", deeper, stage, lessons, [places], head)
+    assert changed(before, head.parameters())
+    assert not changed(read_by_head, entered)
 
 
 def test_a_quarter_of_the_steps_of_tuning_have_faithful_captions(packer, monkeypatch):
@@ -123,28 +140,41 @@ def test_each_stage_teaches_its_own_parts_and_a_stopped_run_goes_on(tmp_path, mo
     command = ["curriculum", "--work", str(tmp_path), "--scale", SMALLEST, "--device", "cpu"]
     monkeypatch.setattr(sys, "argv", command)
     curriculum.main()
-    start, text = torch.load(tmp_path / "start.pt"), torch.load(tmp_path / "text.pt")[0]
+    start = torch.load(tmp_path / "start.pt")
+    text, placing, captioning, tuning = (
+        torch.load(tmp_path / f"{name}.pt")["weights"] for name in ("text", "placing", "captioning", "tuning")
+    )
     aligned, tuned = (
-        AutoModelForImageTextToText.from_pretrained(tmp_path / name, dtype=torch.float32).state_dict()
+        AutoModelForImageTextToText.from_pretrained(tmp_path / name, dtype=torch.float32)
         for name in ("aligned", "miniature-curriculum")
     )
-    decoder, tower, projector = "language_model.layers.11", "vision_tower", "multi_modal_projector"
-    assert not changed(start, aligned, tower)
-    assert not changed(start, text, projector)
-    assert changed(start, text, "embed_tokens")
-    assert changed(text, aligned, projector)
-    assert not changed(text, aligned, "language_model")
-    assert not changed(text, aligned, "lm_head")
-    half = {name: weight.bfloat16().float() for name, weight in aligned.items()}
-    assert not changed(half, tuned, tower)
-    assert changed(half, tuned, projector)
-    assert changed(half, tuned, decoder)
-    monkeypatch.setattr(curriculum, "written", None)  # the text is not learned again
+    projector = [*aligned.model.multi_modal_projector.parameters()]
+    decoder = [*aligned.model.language_model.parameters(), *aligned.lm_head.parameters()]
+    assert len(text) == len(decoder) + 3  # the places, the grounding head
+    assert len(tuning) == len(decoder) + len(projector)
+    assert not changed(text[: len(decoder)], decoder)
+    assert changed([start["model.language_model.embed_tokens.weight"]], text[:1])
+    assert changed([weight for name, weight in start.items() if "multi_modal_projector" in name], placing)
+    assert changed(placing, captioning)
+    assert not changed(captioning, projector)
+    assert changed(decoder[-1:], tuning[len(decoder) - 1 : len(decoder)])
+    assert not changed(
+        [weight.bfloat16().float() for weight in tuning],
+        [
+            *tuned.model.language_model.parameters(),
+            *tuned.lm_head.parameters(),
+            *tuned.model.multi_modal_projector.parameters(),
+        ],
+    )
+    monkeypatch.setattr(torch.optim.AdamW, "step", None)  # what was learned is not learned again
     curriculum.main()
     again = AutoModelForImageTextToText.from_pretrained(
         tmp_path / "miniature-curriculum", dtype=torch.float32
     )
-    assert not changed(tuned, again.state_dict(), "")
+    assert not changed(tuned.parameters(), again.parameters())
+    (tmp_path / "tuning.pt").unlink()
+    with pytest.raises(TypeError):
+        curriculum.main()
     monkeypatch.setattr(sys, "argv", [*command[:4], "0.5"])
     with pytest.raises(SystemExit, match="another scale"):
         curriculum.main()
