@@ -94,7 +94,7 @@ def undisturbed(tmp_path_factory):
     return results(folder), time.monotonic() - began
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", range(KILLS))
 def test_a_run_that_is_killed_ends_as_an_undisturbed_one(undisturbed, tmp_path, number):
     expected, seconds = undisturbed

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 METHODS = ", ".join(sorted(path.stem for path in (ROOT / "conf" / "method").glob("*.yaml")))
 
 CASES = [
-    (["method=[greedy,contrats]"], "unknown method 'contrats': did you mean 'contrast'? There are contrast"),
+    (["method=[greedy,contrats]"], "unknown method 'contrats': did you mean 'contrast'? There are beam5"),
     (["method=contrats"], "unknown method 'contrats': did you mean 'contrast'?"),
     (["task=[miniature-chiar]"], "did you mean 'miniature-chair'"),
     (["model=[miniature-natrual]"], "did you mean 'miniature-natural'"),
