@@ -21,9 +21,9 @@ DETECTORS = (
 WORDS = "Greedy answers to the test scenes, training 0 (`runs/evidence/words.json`)."
 CURRICULUM = (
     "Both miniatures have their prior where training put it; in none does it move late by itself. One more "
-    "curriculum, nearer to that of a real model, is written (`python -m benchmarks.miniature.curriculum`: text "
-    "first, with words in the image slots or nothing, then alignment with a frozen decoder, then mild tuning) "
-    "and has NOT been trained to its end, so there is no figure of it. In short trials of its first stage the "
-    "decoder learned colours from its slots and no nouns; with the grounding head of the other miniatures it "
-    "is expected to, and that head would have to be named beside whatever comes out."
+    "curriculum, nearer to that of a real model, is written (`python -m benchmarks.miniature.curriculum`: "
+    "text first, with words in the image slots or nothing, then alignment with a frozen decoder, then mild "
+    "tuning) and has NOT been trained to its end, so there is no figure of it. In short trials of its first "
+    "stage the decoder learned colours from its slots and no nouns. It now has the grounding head of the "
+    "other miniatures, which would have to be named beside whatever comes out."
 )
