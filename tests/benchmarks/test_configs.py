@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from benchmarks.methods import build, candidates, create, with_knobs
 from benchmarks.models import Checkpoint
 from benchmarks.plan import CALIBRATED
+from benchmarks.run import checked
 
 CONF = Path(__file__).parents[2] / "conf"
 
@@ -110,6 +111,15 @@ def test_experiments(name):
     ours = {"evidence": "runs/evidence/training-0"}  # where `make evidence` looks for it
     assert config.folder == ours.get(name, config.folder)
     assert config.folder in (f"runs/{name}", f"runs/evidence/{name}", *ours.values())
+
+
+@pytest.mark.parametrize("name", ["main", "evidence", "alpha-layer", "detectors"])
+def test_what_the_commands_of_the_makefile_run_fits_the_models(name):
+    config = OmegaConf.to_container(composed(f"experiment={name}"), resolve=True)
+    planned = checked(config)
+    assert planned.validation is not None
+    tried = [candidate.method for found in planned.candidates.values() for candidate in found]
+    assert len(tried) > 11
 
 
 def test_the_main_experiment_is_what_the_project_promises():
