@@ -32,8 +32,14 @@ OWN = (
     *("problems.json", "cost", "cost.json", "calibration", "js_by_layer.png", "js_heatmap.png"),
 )
 """What a run writes; ``overwrite=true`` removes nothing else."""
-APART = ("conformance", "evidence")
-"""Folders of the harness that no answer depends on."""
+APART = (
+    *("benchmarks/conformance/", "benchmarks/evidence/"),
+    *(
+        f"benchmarks/miniature/{name}.py"
+        for name in ("train", "learning", "lessons", "packing", "curriculum")
+    ),
+)
+"""What of the harness no answer depends on: weights have a checksum of their own."""
 
 IMAGES = "images of task"
 """The group of checksums that may change when images are mended."""
@@ -170,8 +176,9 @@ def code() -> dict[str, str]:
     """What answers depend on beside configuration and weights: our sources, torch, transformers."""
     root, total = Path(__file__).parents[1], hashlib.sha256()
     for path in sorted([*root.glob("mutation_decode/**/*.py"), *root.glob("benchmarks/**/*.py")]):
-        if path.relative_to(root).parts[1] not in APART:
-            total.update(str(path.relative_to(root)).encode() + path.read_bytes())
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(APART):
+            total.update(name.encode() + path.read_bytes())
     return {
         "the code": total.hexdigest(),
         **{name: _version(name) for name in ("torch", "transformers", "tokenizers", "pillow", "torchvision")},

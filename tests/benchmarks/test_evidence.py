@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from benchmarks import folder
 from benchmarks.evidence.answers import TASK, Training, keep, kept, unpacked
 from benchmarks.evidence.trainings import pooled
 from benchmarks.evidence.versus import Comparison, chosen, validated
@@ -100,3 +102,12 @@ def test_a_verdict_is_the_opposite_from_the_other_side():
     one = comparison((-3, -4, -2), (0.5, -0.5, 1.5), 0.001)
     other = replace(one, chair=Interval(3, 2, 4), recall=Interval(-0.5, -1.5, 0.5))
     assert (one.verdict, other.verdict) == ("win", "loss")
+
+
+def test_what_no_answer_depends_on_is_there_and_is_out_of_the_codes_checksum():
+    root = Path(folder.__file__).parents[1]
+    named = [path.relative_to(root).as_posix() for path in root.glob("benchmarks/**/*.py")]
+    for part in folder.APART:
+        assert any(name.startswith(part) for name in named)
+    assert not any(name.startswith(folder.APART) for name in named if "tasks" in name or "world" in name)
+    assert "mutation_decode/lens.py".startswith(folder.APART) is False
