@@ -41,6 +41,11 @@ def head(trainings: Sequence[Training]) -> str:
             "Written by `make evidence`; whoever edits it by hand loses the edit. Every figure is of one of "
             "these answers, or of the run folder that is named beside it.",
             table(["training", "answers", f"weights of {LATE}", f"of {CONTROL}", "code"], rows),
+            *(
+                [f"**Of the three trainings that the protocol asks for, {len(trainings)} so far.**"]
+                if len(trainings) < 3
+                else []
+            ),
             "## Fixed before the test was scored",
             PROTOCOL.read_text("utf-8"),
         ]

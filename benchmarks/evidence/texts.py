@@ -4,6 +4,7 @@ READING = (
     "Mean over the trainings, 95 % intervals over images and trainings, `*`: the difference to greedy has an "
     "interval without 0; an arrow in the picture: too far to the right to be drawn. CHAIR and recall in "
     "percent, length in words, objects in mentions an answer."
+    " Tokens a second move with what else the machine does; `python -m benchmarks.overhead` measures cost."
 )
 FRONTIER = (
     "Every setting that a method tried on the 200 validation scenes of training 0 "
