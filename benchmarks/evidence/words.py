@@ -68,8 +68,8 @@ def measured(training: Training, name: str) -> dict[str, Any]:
         "leads": {kind: found.leads[kind].tolist() for kind in KINDS[:2]},
         "an object of the image leads": {kind: found.shown_leads[kind].tolist() for kind in KINDS[:2]},
         "js with and without the image": {
-            "with": _mean_js(found),
-            "without": _text_only(loaded, jobs["test"]),
+            "with the image": _mean_js(found),
+            "without it": _text_only(loaded, jobs["test"]),
         },
     }
 
