@@ -113,13 +113,7 @@ def test_greedys_figures_and_curves_are_those_of_plain_generate(one: Family, fou
     named = sum(len(each.named) for each in answers)
     counts = found.report["tokens"]
     assert counts["hallucinated"] + counts["correct"] == named
-    findings = examine(
-        one.model,
-        TOKENIZER,
-        [(one.batch(0, 1, 2), [each.objects for each in given])],
-        mentions=vocabulary,
-        max_new_tokens=10,
-    )
+    findings = examined(one)
     assert findings.verdict == found.verdict
     assert findings.to_json()["leads"] == found.report["leads"]
     assert np.allclose(findings.to_json()["js"]["correct"], found.report["js"]["correct"], atol=1e-3)
@@ -131,13 +125,7 @@ def test_each_trial_is_what_its_knobs_give(one: Family, found: Calibration) -> N
     greedy = [read(ids.tolist(), each.objects, TOKENIZER, vocabulary) for ids, each in plain]
     measured = Measured(counted(greedy, [0] * 3))
     with warnings.catch_warnings(action="ignore"):
-        findings = examine(
-            one.model,
-            TOKENIZER,
-            [(one.batch(0, 1, 2), [each.objects for each in given])],
-            mentions=vocabulary,
-            max_new_tokens=10,
-        )
+        findings = examined(one)
         for kind in ("contrast", "skip"):
             trials = found.report["trials"][kind]
             assert 0 < len(trials) <= 3
