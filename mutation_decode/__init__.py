@@ -29,6 +29,7 @@ from .lens import LogitLens
 from .processor import MutationLogitsProcessor
 from .propose import Proposal
 from .readout import Readout
+from .record import Record
 from .strategy import Contrast, ForwardStrategy, Skip, Strategy
 from .trace import Trace
 from .twins import with_twins
@@ -49,6 +50,7 @@ __all__ = [
     "Mutations",
     "Proposal",
     "Readout",
+    "Record",
     "Skip",
     "Strategy",
     "Trace",

@@ -11,7 +11,7 @@ from .detection import Detector
 from .divergence import MEASURES
 from .lens import LogitLens
 from .readout import Readout
-from .trace import Recorder, Step
+from .record import Recorder, Step
 
 
 class Call:
@@ -74,8 +74,19 @@ class Call:
         """Notes that blocks were found for some of these rows, and could not be left out."""
         self.barred = _or(self.barred, rows.any())
 
-    def note(self, decision: Decision, acts: Tensor, watched: range, input_ids: Tensor) -> None:
-        """Keeps what the trace and the final warning need, on the device."""
+    def note(
+        self,
+        decision: Decision,
+        acts: Tensor,
+        watched: range,
+        input_ids: Tensor,
+        handed_on: tuple[Readout, Tensor],
+    ) -> None:
+        """Keeps what the trace and the final warning need, on the device.
+
+        Args:
+            handed_on: what was read in this step, and the scores that came of it.
+        """
         m = decision.mutations
         if self.steps == 0:
             self._prompt = input_ids.shape[1]
@@ -96,6 +107,8 @@ class Call:
         if self.recorder is not None:
             step = Step(m.js, m.critical, m.pre_mutation, m.mutated, decision.skipped, m.fired, acts)
             self.recorder.add(step, input_ids.shape[1])
+            if self.recorder.notes is not None:
+                self.recorder.notes.add(*handed_on, input_ids)
 
     def why_nothing(self, detector: Detector, watched: range) -> str:
         """Why the strategy never acted, and what to do about it."""

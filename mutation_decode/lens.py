@@ -42,6 +42,7 @@ class LogitLens:
             Readout L is the model's own either way.
         anatomy: the parts of the model, if they cannot be found.
         inputs: arguments for the forward that looks for the parts, for models that cannot run on text alone.
+        states: hand out the states too, as `Readout.states`.
 
     Raises:
         ValueError: if the parts are not found, or if the last block read through the lens is not what the
@@ -68,6 +69,7 @@ class LogitLens:
         norm: bool = True,
         anatomy: Anatomy | None = None,
         inputs: Mapping[str, Any] | None = None,
+        states: bool = False,
     ) -> None:
         self.anatomy = Anatomy.of(model, inputs) if anatomy is None else anatomy
         depth = self.anatomy.depth
@@ -81,6 +83,7 @@ class LogitLens:
             )
         self.exact = exact
         self.norm = norm
+        self.with_states = states
         self.paused = False
         self._places = places(self.anatomy)
         self.dtype: torch.dtype | None = None  # in which the head computes, once it was seen
@@ -205,8 +208,9 @@ class LogitLens:
 
     def _keep_output(self, number: int) -> Any:
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            # The last block's output is readout L, which the model makes itself; it is kept only to compare.
-            if self._running and self.listening and (number < self.anatomy.depth or self._verify):
+            # Of the last block's output, readout L, the model itself makes logits.
+            wanted = number < self.anatomy.depth or self._verify or self.with_states
+            if self._running and self.listening and wanted:
                 state = self.anatomy.states.left(number - 1, args, kwargs, output)
                 self._states[number] = state[:, -1].clone()
 
@@ -261,23 +265,14 @@ class LogitLens:
         if self._verify and self.anatomy.depth in self._states:
             self._compare(type(owner).__name__, lens[:, -1], own[:, -1])
             lens = lens[:, :-1]
+        states = torch.stack(self._kept(self.readouts), dim=1) if self.with_states else None
         self._clear()
-        self._readout = Readout(torch.cat([lens, own], dim=1), self.readouts, self.anatomy.depth)
+        self._readout = Readout(torch.cat([lens, own], dim=1), self.readouts, self.anatomy.depth, states)
 
     def _finished_states(self, like: Tensor) -> Tensor:
         """The kept states `[rows, K, ...]` through the tail, as the head wants them."""
-        wanted = [*self.readouts[:-1], *([self.anatomy.depth] if self.anatomy.depth in self._states else [])]
-        states: list[Tensor] = []
-        for number in wanted:
-            if number in self._states:
-                states.append(self._states[number])
-            elif states:
-                states.append(states[-1])  # a block that did not run changed nothing
-            else:
-                raise BlockDidNotRunError(
-                    f"block {number - 1} did not run in this forward, so readout {number} cannot be read. "
-                    f"{BY_HAND}"
-                )
+        compared = [self.anatomy.depth] if self._verify and self.anatomy.depth in self._states else []
+        states = self._kept([*self.readouts[:-1], *compared])
         self._rows = len(states)
         if not states:
             return like[:, :0]
@@ -290,6 +285,21 @@ class LogitLens:
         if len(states) == early:
             return raw
         return torch.cat([raw, self.anatomy.finish(stacked[:, early:])], dim=1)  # the one to be compared
+
+    def _kept(self, readouts: Iterable[int]) -> list[Tensor]:
+        """The states `[rows, ...]` at some readouts, in ascending order."""
+        states: list[Tensor] = []
+        for number in readouts:
+            if number in self._states:
+                states.append(self._states[number])
+            elif states:
+                states.append(states[-1])  # a block that did not run changed nothing
+            else:
+                raise BlockDidNotRunError(
+                    f"block {number - 1} did not run in this forward, so readout {number} cannot be read. "
+                    f"{BY_HAND}"
+                )
+        return states
 
     def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
         self._verify = False

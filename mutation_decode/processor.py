@@ -20,11 +20,13 @@ from .detection import DEFAULT_DETECTOR, Detector
 from .gate import Gate
 from .intercept import GenerateCall
 from .lens import LogitLens
+from .record import Record, Recording, late
 from .refusals import end_tokens, refuse_if_impossible
 from .removal import Removal
 from .rerun import Rerun
+from .saved import fingerprint
 from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Skip, Strategy
-from .trace import Recorder, Trace
+from .trace import Trace
 from .twins import add_twins, first_rows
 from .uncompiled import compiled_parts
 
@@ -45,7 +47,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         norm: read the blocks' states through the final norm; see `LogitLens`.
         trace: record every token in `trace`: True, with the js of all blocks, for which all layers are read;
             "watched", with the js of the blocks that the detector looks at and NaN elsewhere, at no cost (a
-            strategy whose blocks are known beforehand watches none, so nothing fires in its trace).
+            strategy whose blocks are known beforehand watches none, so nothing fires in its trace); a Record,
+            with all blocks, the likeliest tokens of every readout, and more; see `Record`.
         exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
         anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
 
@@ -69,7 +72,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         detector: Detector | None = DEFAULT_DETECTOR,
         gate: Gate | None = None,
         norm: bool = True,
-        trace: bool | Literal["watched"] = False,
+        trace: bool | Literal["watched"] | Record = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
     ) -> None:
@@ -87,8 +90,10 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"a gate chooses among the tokens at which the detector fires, and {type(strategy).__name__} "
                 f"acts at every one; leave the gate out, or use always=False with Detector(threshold=0)."
             )
-        if not isinstance(trace, bool) and trace != "watched":
-            raise ValueError(f"trace is True, False or 'watched', got {trace!r}.")
+        if not isinstance(trace, bool | Record) and trace != "watched":
+            raise ValueError(f"trace is True, False, 'watched' or a Record, got {trace!r}.")
+        record = trace if isinstance(trace, Record) else None
+        trace = True if record is not None else trace
         self.model = model
         self.strategy = strategy
         self.detector = detector
@@ -102,7 +107,10 @@ class MutationLogitsProcessor(LogitsProcessor):
         blocks = range(depth) if trace is True else watched
         self._decision = Decider(strategy, detector, self.gate, blocks)
         readouts = {*strategy.readouts(depth), *(r for block in blocks for r in (block, block + 1))}
-        self._lens = LogitLens(model, readouts=readouts, exact=exact, norm=norm, anatomy=anatomy)
+        states = record is not None and record.states
+        self._lens = LogitLens(
+            model, readouts=readouts, exact=exact, norm=norm, anatomy=anatomy, states=states
+        )
         self._change: Rerun | Removal | None = None  # what a forward-level strategy does to the forward
         if isinstance(strategy, Skip) and strategy.layers is not None and strategy.always:
             self._change = Removal(self._lens, strategy.layers, prompt=strategy.prompt)
@@ -111,7 +119,9 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._both_ways = gate is not None and gate.toward is not None
         self._twins_tried = False
         self._watched = watched
-        self._tracing = bool(trace)
+        risky = late(depth) if detector is None or detector.critical is None else watched
+        recording = Recording(record, self._decision.divergence, risky, fingerprint(model))
+        self._recording = recording if trace else None
         self._warned = False
         self._told = False
         self._closed = False
@@ -147,7 +157,7 @@ class MutationLogitsProcessor(LogitsProcessor):
             )
         decision = call.decided or self._decision(readout)
         if isinstance(self.strategy, ForwardStrategy):
-            call.note(decision, decision.skipped.any(dim=-1), self._watched, input_ids)
+            call.note(decision, decision.skipped.any(dim=-1), self._watched, input_ids, (readout, scores))
             return scores  # the forward has done it
         mutations = decision.mutations
         acts = torch.ones_like(mutations.fired) if self.strategy.always else mutations.fired
@@ -157,8 +167,9 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into "
                 f"{tuple(moved.shape)}; a strategy returns one score per row and token."
             )
-        call.note(decision, acts, self._watched, input_ids)
-        return cast(FloatTensor, torch.where(acts[:, None], moved, scores))
+        changed = torch.where(acts[:, None], moved, scores)
+        call.note(decision, acts, self._watched, input_ids, (readout, changed))
+        return cast(FloatTensor, changed)
 
     def __reduce__(self) -> Any:
         """Refuses to be copied or pickled, alone or as an attribute of something else."""
@@ -250,9 +261,10 @@ class MutationLogitsProcessor(LogitsProcessor):
             self._tell_of_compiling(call)
             rows = self._put_twins(call)
             with self._lens as lens, self._changed():
-                recorder = Recorder(self._decision.divergence) if self._tracing else None
+                beams = call.setting("num_beams") or 1
+                recorder = None if self._recording is None else self._recording.begin(beams)
                 self._call = Call(lens, recorder, end_tokens(call), rows)
-                if self._tracing and (call.setting("num_beams") or 1) > 1:
+                if recorder is not None and beams > 1:
                     # Only the full output says which beam a token came from.
                     self._call.unwrap = not call.setting("return_dict_in_generate")
                     call.arguments["return_dict_in_generate"] = True

@@ -17,11 +17,13 @@ class Readout:
             included.
         indices: the readouts that were read, ascending, each in 0..depth; the last one is `depth`.
         depth: L, the number of blocks.
+        states: `[rows, len(indices), ...]` what was read, as the blocks left it; None where it was not kept.
     """
 
     logits: Tensor
     indices: tuple[int, ...]
     depth: int
+    states: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.logits.dim() != 3 or self.logits.shape[1] != len(self.indices):

@@ -75,7 +75,9 @@ def read(path: str | Path, model: nn.Module | None = None) -> dict[str, Any]:
     return content
 
 
-def warn_of_another(made_for: Mapping[str, Any], model: nn.Module, name: str) -> None:
+def warn_of_another(
+    made_for: Mapping[str, Any], model: nn.Module, name: str, advice: str = "Calibrate this one."
+) -> None:
     """Warns where a fingerprint is not that of a model."""
     here = fingerprint(model)
     unlike = [key for key, value in made_for.items() if not _alike(value, here.get(key))]
@@ -86,9 +88,7 @@ def warn_of_another(made_for: Mapping[str, Any], model: nn.Module, name: str) ->
             else f"the numbers of its {key} are others"
             for key in unlike
         )
-        warnings.warn(
-            f"{name} was made for another model: {told}. Calibrate this one.", UserWarning, stacklevel=4
-        )
+        warnings.warn(f"{name} was made for another model: {told}. {advice}", UserWarning, stacklevel=4)
 
 
 def load(

@@ -1,12 +1,21 @@
 """What happened at every token of a generate call."""
 
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .divergence import Divergence
+from . import trace_file
+from .divergence import MEASURES, Divergence
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,6 +37,18 @@ class Trace:
         fired: `[rows, tokens]` bool, whether the detector found mutated blocks.
         acted: `[rows, tokens]` bool, whether the strategy changed what the model says.
         divergence: which one js holds; js unless the detector names another.
+        watched: the blocks, first and first not, that `risk` looks at: the detector's, if its search begins
+            at a fixed one; else the last 14/32 of the depth, less the last block.
+        prob: `[rows, tokens, L+1]` what every readout gives the emitted token, readout L the model itself;
+            NaN where beams that draw took a token from further down. This and what follows it only with a
+            `Record`; else None.
+        top_ids, top_probs: `[rows, tokens, L+1, k]` the likeliest tokens of every readout, likeliest first.
+        after_ids, after_probs: `[rows, tokens, k]` the same of what was handed on to generate.
+        states: `[rows, tokens, L+1, hidden]` as the blocks left them, before the final norm; of a skipped
+            token those of the first run. Only with `Record(states=True)`.
+        texts: for each row, what each of its generated tokens adds to the text; from `named`, like names.
+        names: id -> its text when it stands alone, for all that occur.
+        model: the fingerprint of the model.
     """
 
     tokens: Tensor
@@ -40,6 +61,21 @@ class Trace:
     fired: Tensor
     acted: Tensor
     divergence: Divergence = "js"
+    watched: tuple[int, int] = (0, 0)
+    prob: Tensor | None = None
+    top_ids: Tensor | None = None
+    top_probs: Tensor | None = None
+    after_ids: Tensor | None = None
+    after_probs: Tensor | None = None
+    states: Tensor | None = None
+    texts: tuple[tuple[str, ...], ...] | None = None
+    names: Mapping[int, str] | None = None
+    model: Mapping[str, Any] | None = None
+
+    @property
+    def depth(self) -> int:
+        """L, the number of blocks."""
+        return int(self.js.shape[2])
 
     @property
     def percent_fired(self) -> float:
@@ -51,69 +87,151 @@ class Trace:
         """Percent of the generated tokens at which the strategy acted; NaN without tokens."""
         return _percent(self.acted, self.generated)
 
+    @property
+    def risk(self) -> Tensor:
+        """`[rows, tokens]` in [0, 1]: the largest change at the watched blocks, of the largest there can be.
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """What is kept of one step, for every row of the forward: `[rows]` or `[rows, L]`, small tensors."""
+        How well that tells invented words differs from model to model (`calibrate` says); where the prior
+        enters early, it may point the other way. A KL divergence D, which has no largest value, counts as
+        sqrt(1 - exp(-D)), the most that total variation can then be (Bretagnolle and Huber 1979).
+        """
+        first, stop = self.watched
+        change = self.js[..., first:stop].nan_to_num(0.0)
+        if change.shape[-1] == 0:
+            return torch.zeros(self.tokens.shape)
+        most, largest = MEASURES[self.divergence].largest, change.amax(dim=-1)
+        return largest / most if math.isfinite(most) else (1 - (-largest).exp()).sqrt()
 
-    js: Tensor
-    critical: Tensor
-    pre_mutation: Tensor
-    mutated: Tensor
-    skipped: Tensor
-    fired: Tensor
-    acted: Tensor
+    def row(self, number: int) -> Self:
+        """One row, cut to its generated tokens. Raises: IndexError if there is no such row."""
+        if not 0 <= number < len(self.tokens):
+            raise IndexError(f"a trace of {len(self.tokens)} rows has no row {number}.")
+        kept = self.generated[number]
+        cut: dict[str, Any] = {name: value[number, kept][None] for name, value in self.tensors().items()}
+        return replace(self, texts=None if self.texts is None else (self.texts[number],), **cut)
 
-
-@dataclass(slots=True)
-class Recorder:
-    """Collects steps during generate, on the device, and joins them to the tokens when it has returned."""
-
-    divergence: Divergence = "js"
-    steps: list[Step] = field(default_factory=list)
-    prompt: int | None = None
-
-    def add(self, step: Step, prompt: int) -> None:
-        """Keeps a step; `prompt` is the length of input_ids at that step, of which the first one counts."""
-        self.prompt = prompt if self.prompt is None else self.prompt
-        self.steps.append(step)
-
-    def finish(self, output: Any, end_tokens: Tensor, pad_token: int | None) -> Trace:
-        """Joins the steps to the returned tokens.
+    def named(self, tokenizer: Any) -> Self:
+        """The same with texts and names.
 
         Args:
-            output: what generate returned: sequences, or an object with `sequences` and, under beams,
-                `beam_indices`.
-            end_tokens: `[any]` the ids that end a row.
-            pad_token: what finished rows are filled with, if it is known.
+            tokenizer: anything with transformers' `decode`.
         """
-        sequences = output if isinstance(output, Tensor) else output.sequences
-        tokens = sequences[:, self.prompt :]
-        came_from = getattr(output, "beam_indices", None)
-        # A row that generate kept computing after its end, or steps that it undid, have no returned token.
-        length = min(tokens.shape[1], len(self.steps))
-        tokens = tokens[:, :length]
-        if came_from is None:
-            row = torch.arange(tokens.shape[0], device=tokens.device)[:, None].expand_as(tokens)
-            generated = _until_end(tokens, end_tokens.to(tokens.device), pad_token)
-        else:
-            row, generated = came_from[:, :length].clamp_min(0).long(), came_from[:, :length] >= 0
-        time = torch.arange(length, device=row.device).expand_as(row)
-        columns = {
-            name: torch.stack([getattr(step, name) for step in self.steps]).to(row.device)[time, row].cpu()
-            for name in Step.__slots__
-        }
-        return Trace(tokens=tokens.cpu(), generated=generated.cpu(), divergence=self.divergence, **columns)
+        every = [self.tokens[self.generated]]
+        every += [ids.reshape(-1) for ids in (self.top_ids, self.after_ids) if ids is not None]
+        ids = sorted(set(torch.cat(every).tolist()))
+        rows = [tokens[kept].tolist() for tokens, kept in zip(self.tokens, self.generated, strict=True)]
+        return replace(
+            self,
+            texts=tuple(_pieces(row, tokenizer) for row in rows),
+            names={each: str(tokenizer.decode([each])) for each in ids},
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Its tensors by name, those that are there."""
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in found.items() if isinstance(value, Tensor)}
+
+    def save(self, path: str | Path) -> None:
+        """Writes one safetensors file, whole or not at all; all but the tensors is JSON in its header."""
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        trace_file.write(path, self.tensors(), {k: v for k, v in told.items() if not isinstance(v, Tensor)})
+
+    @classmethod
+    def load(cls, path: str | Path, model: nn.Module | None = None) -> Self:
+        """Reads a saved trace.
+
+        Args:
+            model: what it is to be compared with; it warns if the trace is of another one.
+
+        Raises:
+            ValueError: if it is no such file, or its depth is not that of the model.
+        """
+        return cls(**trace_file.read(path, model, required=[each.name for each in fields(cls)][:9]))
+
+    def to_pandas(self) -> "DataFrame":
+        """A line for each generated token: scalars, lists of blocks, and js_0, ..., prob_0, ... by layer.
+
+        Raises:
+            ImportError: without pandas.
+        """
+        try:
+            from pandas import DataFrame
+        except ImportError as error:
+            raise ImportError("to_pandas needs pandas; pip install pandas.") from error
+        lines = []
+        for line in self._lines():
+            js, prob = line.pop("js"), line.pop("prob", None) or []
+            for name in ("top_ids", "top_probs", "after_ids", "after_probs"):
+                line.pop(name, None)
+            layers = {f"js_{block}": value for block, value in enumerate(js)}
+            lines.append(line | layers | {f"prob_{readout}": value for readout, value in enumerate(prob)})
+        return DataFrame(lines)
+
+    def to_dataset(self) -> "Dataset":
+        """A line for each generated token, lists by layer: js `[L]`, prob `[L+1]`, top_ids `[L+1, k]`, ...
+
+        Raises:
+            ImportError: without datasets.
+        """
+        try:
+            from datasets import Dataset
+        except ImportError as error:
+            raise ImportError("to_dataset needs datasets; pip install datasets.") from error
+        return Dataset.from_list(list(self._lines()))
+
+    def _lines(self) -> Sequence[dict[str, Any]]:
+        risk, lines = self.risk, []
+        by_layer = ("js", "prob", "top_ids", "top_probs", "after_ids", "after_probs")
+        tensors = {name: value for name, value in self.tensors().items() if name in by_layer}
+        for row, token in self.generated.nonzero().tolist():
+            at = row, token
+            lines.append(
+                {
+                    "row": row,
+                    "token": token,
+                    "id": int(self.tokens[at]),
+                    "text": None if self.texts is None else self.texts[row][token],
+                    "risk": float(risk[at]),
+                    "fired": bool(self.fired[at]),
+                    "acted": bool(self.acted[at]),
+                    "critical": int(self.critical[at]),
+                    "pre_mutation": int(self.pre_mutation[at]),
+                    "probability": None if self.prob is None else float(self.prob[at][-1]),
+                    "mutated": self.mutated[at].nonzero().flatten().tolist(),
+                    "skipped": self.skipped[at].nonzero().flatten().tolist(),
+                    **{name: value[at].tolist() for name, value in tensors.items()},
+                }
+            )
+        return lines
 
 
-def _until_end(tokens: Tensor, end_tokens: Tensor, pad_token: int | None) -> Tensor:
-    """True up to and including the first end token; also False on padding that follows a stop string."""
-    ends = torch.isin(tokens, end_tokens)
-    running = (ends.long().cumsum(dim=1) - ends.long()) == 0
-    if pad_token is None or bool(torch.isin(torch.tensor(pad_token, device=tokens.device), end_tokens)):
-        return running
-    filler = (tokens == pad_token).long().flip(1).cumprod(dim=1).flip(1).bool()
-    return running & ~filler
+def _pieces(ids: list[int], tokenizer: Any) -> tuple[str, ...]:
+    """What each token adds to the text; a token whose letter is not whole yet adds nothing."""
+    whole = _text(ids, tokenizer)
+    pieces, context, told = list[str](), 0, 0
+    for end in range(1, len(ids) + 1):  # with the last word as context, which decides about blanks
+        before, now = _text(ids[context:told], tokenizer), _text(ids[context:end], tokenizer)
+        grown = len(now) > len(before) and not now.endswith("\N{REPLACEMENT CHARACTER}")
+        pieces.append(now[len(before) :] if grown else "")
+        context, told = (told, end) if grown else (context, told)
+    if "".join(pieces) == whole:
+        return tuple(pieces)
+    # A tokenizer that looks further back, or an answer that ends in half a letter: as far as each beginning
+    # of the answer stays as it is, at a cost that grows with the square of its length.
+    sure = [len(_common(_text(ids[:end], tokenizer), whole)) for end in range(1, len(ids) + 1)]
+    ends = [*list(accumulate(reversed(sure), min))[:0:-1], len(whole)]
+    return tuple(whole[start:end] for start, end in zip([0, *ends], ends, strict=False))
+
+
+def _text(ids: list[int], tokenizer: Any) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+
+def _common(one: str, other: str) -> str:
+    for at, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return one[:at]
+    return one[: len(other)]
 
 
 def _percent(which: Tensor, among: Tensor) -> float:

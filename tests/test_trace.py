@@ -8,7 +8,7 @@ from families import Family
 from torch import Tensor
 
 from mutation_decode import Contrast, LogitLens, MutationLogitsProcessor, Skip, Strategy, Trace
-from mutation_decode.trace import Recorder, Step
+from mutation_decode.record import Recorder, Step
 
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
 
@@ -85,7 +85,7 @@ def test_only_what_is_watched_is_read_and_the_rest_is_the_same(one: Family, stra
 
 
 def test_another_kind_of_trace_is_refused(one: Family) -> None:
-    with pytest.raises(ValueError, match="trace is True, False or 'watched', got 'all'"):
+    with pytest.raises(ValueError, match="trace is True, False, 'watched' or a Record, got 'all'"):
         MutationLogitsProcessor(one.model, CONTRAST, trace="all")  # type: ignore[arg-type]
 
 
