@@ -85,6 +85,7 @@ class LogitLens:
         self.norm = norm
         self.with_states = states
         self.paused = False
+        self.apart = (float("nan"), float("nan"))  # of the last check, and what would be allowed
         self._places = places(self.anatomy)
         self.dtype: torch.dtype | None = None  # in which the head computes, once it was seen
         self._by_row = True  # until the head is seen to do otherwise
@@ -303,7 +304,7 @@ class LogitLens:
 
     def _compare(self, name: str, read: Tensor, own: Tensor) -> None:
         self._verify = False
-        off, allowed = apart(read, own, self.dtype)
+        self.apart = off, allowed = apart(read, own, self.dtype)
         if not off <= allowed:
             raise ValueError(
                 f"{name}: the last block read through the lens differs from the model's own logits by "

@@ -171,6 +171,15 @@ class MutationLogitsProcessor(LogitsProcessor):
         call.note(decision, acts, self._watched, input_ids, (readout, changed))
         return cast(FloatTensor, changed)
 
+    @property
+    def risk(self) -> Tensor | None:
+        """`[rows]` in [0, 1] of the tokens that generate chose last, for its streamers; see `Trace.risk`.
+
+        None outside of a call, and where nothing is traced.
+        """
+        recorder = None if self._call is None else self._call.recorder
+        return None if recorder is None or not recorder.steps else recorder.risk()
+
     def __reduce__(self) -> Any:
         """Refuses to be copied or pickled, alone or as an attribute of something else."""
         raise TypeError(

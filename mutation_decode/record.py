@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .divergence import Divergence
 from .readout import Readout
-from .trace import Trace
+from .trace import Trace, risk_of
 
 BEAM_CHOICES = 3
 """Tokens of a beam that may follow it, for each beam: generate looks at twice as many beams, or thrice."""
@@ -138,6 +138,10 @@ class Recorder:
         """Keeps a step; `prompt` is the length of input_ids at that step, of which the first one counts."""
         self.prompt = prompt if self.prompt is None else self.prompt
         self.steps.append(step)
+
+    def risk(self) -> Tensor:
+        """`[rows]` of the last step; see `Trace.risk`."""
+        return risk_of(self.steps[-1].js, self.watched, self.divergence)
 
     def finish(self, output: Any, end_tokens: Tensor, pad_token: int | None) -> Trace:
         """Joins the steps to the returned tokens.

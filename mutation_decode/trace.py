@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from . import trace_file
 from .divergence import MEASURES, Divergence
+from .pieces import pieces
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,12 +95,7 @@ class Trace:
         enters early, it may point the other way. A KL divergence D, which has no largest value, counts as
         sqrt(1 - exp(-D)), the most that total variation can then be (Bretagnolle and Huber 1979).
         """
-        first, stop = self.watched
-        change = self.js[..., first:stop].nan_to_num(0.0)
-        if change.shape[-1] == 0:
-            return torch.zeros(self.tokens.shape)
-        most, largest = MEASURES[self.divergence].largest, change.amax(dim=-1)
-        return largest / most if math.isfinite(most) else (1 - (-largest).exp()).sqrt()
+        return risk_of(self.js, self.watched, self.divergence)
 
     def row(self, number: int) -> Self:
         """One row, cut to its generated tokens. Raises: IndexError if there is no such row."""
@@ -122,7 +117,7 @@ class Trace:
         rows = [tokens[kept].tolist() for tokens, kept in zip(self.tokens, self.generated, strict=True)]
         return replace(
             self,
-            texts=tuple(_pieces(row, tokenizer) for row in rows),
+            texts=tuple(pieces(row, tokenizer) for row in rows),
             names={each: str(tokenizer.decode([each])) for each in ids},
         )
 
@@ -205,33 +200,13 @@ class Trace:
         return lines
 
 
-def _pieces(ids: list[int], tokenizer: Any) -> tuple[str, ...]:
-    """What each token adds to the text; a token whose letter is not whole yet adds nothing."""
-    whole = _text(ids, tokenizer)
-    pieces, context, told = list[str](), 0, 0
-    for end in range(1, len(ids) + 1):  # with the last word as context, which decides about blanks
-        before, now = _text(ids[context:told], tokenizer), _text(ids[context:end], tokenizer)
-        grown = len(now) > len(before) and not now.endswith("\N{REPLACEMENT CHARACTER}")
-        pieces.append(now[len(before) :] if grown else "")
-        context, told = (told, end) if grown else (context, told)
-    if "".join(pieces) == whole:
-        return tuple(pieces)
-    # A tokenizer that looks further back, or an answer that ends in half a letter: as far as each beginning
-    # of the answer stays as it is, at a cost that grows with the square of its length.
-    sure = [len(_common(_text(ids[:end], tokenizer), whole)) for end in range(1, len(ids) + 1)]
-    ends = [*list(accumulate(reversed(sure), min))[:0:-1], len(whole)]
-    return tuple(whole[start:end] for start, end in zip([0, *ends], ends, strict=False))
-
-
-def _text(ids: list[int], tokenizer: Any) -> str:
-    return str(tokenizer.decode(ids, skip_special_tokens=True))
-
-
-def _common(one: str, other: str) -> str:
-    for at, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return one[:at]
-    return one[: len(other)]
+def risk_of(js: Tensor, watched: tuple[int, int], divergence: Divergence) -> Tensor:
+    """`[...]` in [0, 1] of changes `[..., L]`; see `Trace.risk`."""
+    change = js[..., slice(*watched)].nan_to_num(0.0)
+    if change.shape[-1] == 0:
+        return torch.zeros(change.shape[:-1])
+    most, largest = MEASURES[divergence].largest, change.amax(dim=-1)
+    return largest / most if math.isfinite(most) else (1 - (-largest).exp()).sqrt()
 
 
 def _percent(which: Tensor, among: Tensor) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, LogitsProcessor
 
 from mutation_decode import Contrast, Detector, LogitLens, MutationLogitsProcessor, Record, Skip, Trace
-from mutation_decode.trace import _pieces
+from mutation_decode.pieces import pieces as pieces_of
 
 WATCH = Contrast(alpha=0.0, layer=0, always=True)
 MODES = {
@@ -294,13 +294,13 @@ class Lookback(Bytes):
 @pytest.mark.parametrize("tokenizer", [Bytes(), Lookback()], ids=["bytes", "lookback"])
 def test_half_letters_add_nothing(tokenizer: Bytes, text: str, special: list[int]) -> None:
     ids = [*text.encode(), *special]
-    pieces = _pieces(ids, tokenizer)
+    pieces = pieces_of(ids, tokenizer)
     assert len(pieces) == len(ids)
     assert "".join(pieces) == tokenizer.decode(ids)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
-    halved = _pieces(ids[:-1], tokenizer)
+    halved = pieces_of(ids[:-1], tokenizer)
     assert "".join(halved) == tokenizer.decode(ids[:-1])
-    assert _pieces([], tokenizer) == ()
+    assert pieces_of([], tokenizer) == ()
 
 
 @pytest.mark.parametrize("top", [0, True, 2.0])
