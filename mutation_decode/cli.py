@@ -1,4 +1,4 @@
-"""The command: mutation-decode calibrate | diagnose."""
+"""The command: mutation-decode inspect | calibrate | diagnose | doctor."""
 
 import argparse
 import os
@@ -28,8 +28,19 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mutation-decode", description="Which decoding suits a model.")
-    commands = parser.add_subparsers(required=True, metavar="calibrate | diagnose")
+    parser = argparse.ArgumentParser(
+        prog="mutation-decode", description="Looks into a model, and fits decoding to it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="inspect | calibrate | diagnose | doctor")
+    inspect = commands.add_parser("inspect", help="answer about one image, and see which words to doubt")
+    inspect.add_argument("--image", required=True, type=Path, help="a file")
+    inspect.add_argument(
+        "--strategy", default="contrast", help="greedy, contrast, skip or calibration.json (%(default)s)"
+    )
+    inspect.add_argument("--out", type=Path, default=Path("inspect.html"), help="default: %(default)s")
+    inspect.add_argument("--top", type=_number, default=5, help="candidates of every readout (%(default)s)")
+    inspect.add_argument("--colour", choices=["auto", "always", "never"], default="auto")
+    inspect.set_defaults(run=_inspect)
     calibrate = commands.add_parser(
         "calibrate", help="fit a detector and a strategy to a model, from images with known objects"
     )
@@ -40,16 +51,20 @@ def _parser() -> argparse.ArgumentParser:
     diagnose = commands.add_parser("diagnose", help="see where images enter a model, from plain images")
     diagnose.add_argument("--images", required=True, type=Path, help="a folder")
     diagnose.set_defaults(run=_diagnose)
-    for command in (calibrate, diagnose):
-        command.add_argument("--model", required=True, help="a folder, or a name on the hub")
+    doctor = commands.add_parser("doctor", help="try what works with a model, and what it costs here")
+    doctor.set_defaults(run=_doctor)
+    for command in (inspect, calibrate, diagnose):
         command.add_argument("--prompt", default=PROMPT, help="default: %(default)r")
-        command.add_argument("--batch-size", type=_number, default=8, help="default: %(default)s")
         command.add_argument("--max-new-tokens", type=_number, default=128, help="default: %(default)s")
+    for command in (calibrate, diagnose):
+        command.add_argument("--batch-size", type=_number, default=8, help="default: %(default)s")
+        command.add_argument("--limit", type=_number, help="use the first so many images only")
+    for command in (inspect, calibrate, diagnose, doctor):
+        command.add_argument("--model", required=True, help="a folder, or a name on the hub")
         command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...; default: %(default)s")
         command.add_argument(
             "--dtype", help="float32, bfloat16, ...; default: the checkpoint's, on a CPU float32"
         )
-        command.add_argument("--limit", type=_number, help="use the first so many images only")
     return parser
 
 
@@ -124,37 +139,71 @@ def _diagnose(asked: argparse.Namespace) -> None:
         raise MistakeError(error) from error
 
 
+def _inspect(asked: argparse.Namespace) -> None:
+    from .inspecting import GREEDY, NAMED, inspect, refuse_without_page, write_page
+    from .terminal import has_colours
+
+    if asked.strategy not in (GREEDY, *NAMED) and not Path(asked.strategy).is_file():
+        raise MistakeError(
+            f"--strategy: expected {', '.join((GREEDY, *NAMED))} or the file of a calibration, got "
+            f"{asked.strategy!r}, which is none."
+        )
+    try:
+        image = opened(asked.image)
+    except UNREADABLE as error:
+        raise MistakeError(
+            f"--image: {asked.image} cannot be read: {type(error).__name__}: {error}"
+        ) from error
+    _refuse_if_unwritable(asked.out)
+    try:
+        refuse_without_page()
+    except ImportError as error:
+        raise MistakeError(error) from error
+    model, processor = _loaded(asked)
+    try:
+        found = inspect(
+            model,
+            processor,
+            image,
+            asked.prompt,
+            strategy=asked.strategy,
+            max_new_tokens=asked.max_new_tokens,
+            top=asked.top,
+            colours=has_colours(sys.stdout, asked.colour),
+        )
+    except (OSError, ValueError) as error:  # what the model or the calibration does not allow
+        raise MistakeError(error) from error
+    write_page(asked.out, found, image, asked.prompt, title=f"{asked.model}: {Path(asked.image).name}")
+    print(f"\nwritten to {asked.out}; open it in a browser")
+
+
+def _doctor(asked: argparse.Namespace) -> None:
+    from .doctor import checkup, example
+    from .loading import REFUSALS, load_or_build
+
+    try:
+        model, processor, built = load_or_build(asked.model, asked.device, asked.dtype)
+    except REFUSALS as error:
+        raise MistakeError(f"--model {asked.model} cannot be loaded: {error}") from error
+    whole = f"{type(model).__name__}, {model.dtype} on {model.device}".replace("torch.", "")
+    print(f"   model: {whole}{', built with random weights: there are none' if built else ''}")
+    read = True
+    for each in checkup(model, example(model, processor)):
+        sign = {True: "ok", False: "NO", None: "  "}[each.works]
+        print(f"{sign} {each.name}: {each.told}", flush=True)
+        read = read and not (each.name == "lens" and each.works is False)
+    if not read:
+        raise SystemExit(1)
+
+
 def _loaded(asked: argparse.Namespace) -> tuple[Any, Any]:
     """The model on its device, and its processor."""
-    import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from .loading import REFUSALS, load
 
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
     try:
-        device = torch.device(asked.device if asked.device != "auto" else accelerator or "cpu")
-        dtype = (
-            getattr(torch, asked.dtype, None)
-            if asked.dtype
-            else "auto"
-            if device.type != "cpu"
-            else torch.float32
-        )
-        if not (dtype == "auto" or isinstance(dtype, torch.dtype)):
-            raise ValueError(f"{asked.dtype!r} is no dtype of torch")
-        model = AutoModelForImageTextToText.from_pretrained(asked.model, dtype=dtype).eval().to(device)
-        processor = AutoProcessor.from_pretrained(asked.model)
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        ImportError,
-        RuntimeError,
-        AssertionError,  # torch, of a device that it was built without
-        SafetensorError,
-    ) as error:
+        return load(asked.model, asked.device, asked.dtype)
+    except REFUSALS as error:
         raise MistakeError(f"--model {asked.model} cannot be loaded: {error}") from error
-    return model, processor
 
 
 if __name__ == "__main__":

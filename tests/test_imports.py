@@ -17,6 +17,7 @@ PACKAGE = Path(mutation_decode.__file__).parent
 MUTATIONS = {
     *("decision", "detection", "strategy", "gate", "call", "processor", "decoder", "diagnose"),
     *("observe", "tokens", "propose", "findings", "examine", "asking", "calibration", "calibrate", "cli"),
+    *("terminal", "inspecting", "doctor"),
 }
 MAY_IMPORT = {
     "divergence": set(),
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     "diagnose": {"anatomy", "detection", "divergence", "processor", "readout", "trace", "twins"},
     "intercept": {"stand_in", "transformers"},
     "refusals": {"intercept"},
-    "plot": {"numpy", "matplotlib"},
+    "plot": {"matplotlib", "numpy", "sklearn", "threadpoolctl", "trace"},
     "decision": {"detection", "divergence", "gate", "readout", "strategy"},
     "call": {"decision", "detection", "divergence", "lens", "readout", "record", "transformers"},
     "processor": {
@@ -98,15 +99,29 @@ MAY_IMPORT = {
         *("saved", "words"),
     },
     "examples": {"asking", "encoding"},
-    "cli": {"calibrate", "diagnose", "encoding", "examples", "safetensors", "transformers"},
+    "terminal": {"pieces", "processor", "transformers"},
+    "inspecting": {
+        *("calibration", "encoding", "page", "processor", "record", "strategy", "terminal", "trace"),
+    },
+    "doctor": {"PIL", "anatomy", "detection", "encoding", "gate", "lens", "processor", "strategy"},
+    "loading": {"safetensors", "transformers"},
+    "cli": {
+        *("calibrate", "diagnose", "doctor", "encoding", "examples", "inspecting", "loading", "terminal"),
+    },
     "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
 }
+
+
+def modules(package: Path) -> list[Path]:
+    """The files of a package inside ours."""
+    return sorted(package.glob("*.py"))
 
 
 def imported(module: str) -> set[str]:
     """Our own modules and third-party packages that a module imports, wherever in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text())):
+    files = [PACKAGE / f"{module}.py"] if (PACKAGE / f"{module}.py").exists() else modules(PACKAGE / module)
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
         if isinstance(node, ast.Import):
             names.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -114,7 +129,8 @@ def imported(module: str) -> set[str]:
                 names.update(alias.name for alias in node.names)
             else:
                 names.add((node.module or "").split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"torch"}
+    own = {path.stem for path in files} if len(files) > 1 else set()
+    return names - set(sys.stdlib_module_names) - {"torch"} - own
 
 
 @pytest.mark.parametrize("module", sorted(MAY_IMPORT))
@@ -123,7 +139,8 @@ def test_imports_run_one_way(module: str) -> None:
 
 
 def test_every_module_has_its_place() -> None:
-    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} == set(MAY_IMPORT)
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"} | packages == set(MAY_IMPORT)
 
 
 def test_the_lower_line_knows_nothing_of_mutations() -> None:
