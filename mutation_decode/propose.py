@@ -133,12 +133,10 @@ def _detector(findings: Measured, window: tuple[int, int], quantile: float) -> D
     correct = largest[kind == "correct"]
     least = float(np.quantile(largest, REACH))
     threshold = max(least, float(np.quantile(correct, quantile)) if len(correct) else least)
-    last = end == findings.depth
     return Detector(
         threshold=float(np.ceil(min(threshold, 0.69) * 1e4) / 1e4),
         critical=start,
-        include_last=last,
-        until=None if last or end == findings.depth - 1 else end,
+        include_last=end == findings.depth,  # a window ends there, or one block before
     )
 
 

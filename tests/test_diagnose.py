@@ -75,16 +75,17 @@ def test_shares_and_counts_by_hand() -> None:
     assert told.interval == pytest.approx((-0.2, 0.205), abs=1e-6)
 
 
+@pytest.mark.parametrize("norm", [True, False], ids=["", "raw"])
 @pytest.mark.parametrize("make", [llava, qwen2_5_vl], ids=lambda make: make.__name__)
-def test_the_dependence_is_the_divergence_between_two_forwards(make: Any) -> None:
+def test_the_dependence_is_the_divergence_between_two_forwards(make: Any, norm: bool) -> None:
     """One with the image, one of the words alone, token by token; scipy says how far they lie apart."""
     family = build(make)
     batches = [family.batch(0, 1, 2), family.batch(1)]
-    told = diagnose(family.model, batches, max_new_tokens=6, threshold=0.0)
+    told = diagnose(family.model, batches, max_new_tokens=6, threshold=0.0, norm=norm)
     assert (told.tokens, told.answers) == (24, 4)
     total = torch.zeros(9, dtype=torch.double)
     nearer = []
-    with torch.no_grad(), LogitLens(family.model) as lens:
+    with torch.no_grad(), LogitLens(family.model, norm=norm) as lens:
         for rows in ((0, 1, 2), (1,)):
             plain = family.answers(*rows, max_new_tokens=6)
             for t in range(6):

@@ -1,6 +1,7 @@
 """Law 8: what was saved says which model it is for, and fits no other unsaid."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def test_another_model_of_the_same_shape_is_warned_of(path: Path, load: Any) -> 
     ):
         load(path, small(seed=1))
     load(path)  # where no model is given there is nothing to compare
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1.005, True), (0.995, True), (1.02, False), (0.98, False)])
+def test_numbers_may_be_one_percent_off(path: Path, factor: float, same: bool) -> None:
+    model = small()
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(factor)
+    with nullcontext() if same else pytest.warns(UserWarning, match="the numbers of its head are others"):
+        Calibration.load(path, model)  # warnings are errors here
 
 
 def test_a_deeper_model_is_warned_of_by_name(model: Any, path: Path) -> None:
