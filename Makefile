@@ -9,7 +9,7 @@ PROCESSES ?= 2
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) torch
-	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[bench,plots,test,dev]'
+	$(VENV)/bin/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[bench,inspect,plots,test,dev]'
 	touch $@
 
 bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main

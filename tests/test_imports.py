@@ -81,6 +81,10 @@ MAY_IMPORT = {
         "twins",
         "uncompiled",
     },
+    "differing": set(),
+    "page_charts": {"bokeh"},
+    "page_data": {"divergence", "numpy", "trace"},
+    "page": {"differing", "divergence", "jinja2", "page_charts", "page_data", "trace", "PIL"},
     "words": set(),
     "resampling": {"numpy"},
     "encoding": {"probe", "PIL"},
@@ -178,7 +182,7 @@ def test_the_harness_and_the_hub_folder_use_public_names_only() -> None:
             if isinstance(node, ast.Import):
                 assert not any(alias.name.startswith("mutation_decode") for alias in node.names), path
     assert "MutationLogitsProcessor" in names
-    assert names <= {*mutation_decode.__all__, "plot"}
+    assert names <= {*mutation_decode.__all__, "page", "plot"}
 
 
 def test_public_names() -> None:
@@ -225,7 +229,7 @@ def test_the_lower_bounds_are_the_versions_of_make_test_oldest() -> None:
     config.read(root / "setup.cfg")
     extras = config["options.extras_require"]
     asked = "\n".join(
-        [config["options"]["install_requires"], *(extras[k] for k in ("plots", "bench", "test"))]
+        [config["options"]["install_requires"], *(extras[k] for k in ("inspect", "plots", "bench", "test"))]
     )
     bounds = versions(*asked.splitlines())
     oldest = versions(*(root / "constraints-oldest.txt").read_text().splitlines())
