@@ -4,7 +4,7 @@ CONSTRAINTS := constraints.txt
 RUN := $(VENV)/bin/python
 PROCESSES ?= 2
 
-.PHONY: bench evidence test test-oldest conformance check format clean
+.PHONY: bench evidence figures test test-oldest conformance check format clean
 
 $(VENV)/installed: setup.cfg $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
@@ -17,6 +17,9 @@ bench: $(VENV)/installed  ## the main job on the embedded models -> runs/main
 
 evidence: $(VENV)/installed  ## every method and every ablation -> runs/evidence/, docs/evidence.md
 	$(RUN) -m benchmarks.evidence --processes $(PROCESSES) $(ARGS)
+
+figures: $(VENV)/installed  ## the paper's figures 2 to 7 of both embedded models -> runs/figures
+	$(RUN) -m benchmarks.analysis model=[miniature-late-prior,miniature-natural] $(ARGS)
 
 test: $(VENV)/installed  ## files side by side, a thread each
 	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(PROCESSES) --dist loadfile
