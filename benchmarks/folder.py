@@ -30,10 +30,11 @@ OWN = (
         "table.md",
     ),
     *("problems.json", "cost", "cost.json", "calibration", "js_by_layer.png", "js_heatmap.png"),
+    *("report.html", "traces"),
 )
 """What a run writes; ``overwrite=true`` removes nothing else."""
 APART = (
-    *("benchmarks/conformance/", "benchmarks/evidence/"),
+    *("benchmarks/analysis/", "benchmarks/conformance/", "benchmarks/evidence/", "benchmarks/report_page/"),
     *(
         f"benchmarks/miniature/{name}.py"
         for name in ("train", "learning", "lessons", "packing", "curriculum")

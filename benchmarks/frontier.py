@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -22,7 +22,7 @@ ACROSS = 3
 """Panels in a row."""
 
 
-def draw(groups: Sequence[Group], figure: str, against: str, path: Path) -> bool:
+def draw(groups: Sequence[Group], figure: str, against: str, path: Path | IO[bytes]) -> bool:
     """``figure`` upwards (less is better) over ``against`` (more is better), greedy as a star with its lines.
 
     Returns: False, and no file, when no group has both figures.

@@ -75,8 +75,13 @@ def cell(figure: Mapping[str, Any], digits: int = 1) -> str:
         return text + _range(figure, f".{digits}f")
     if difference["value"] is None:
         return text
-    star = "*" if difference["low"] is not None and (difference["low"] > 0 or difference["high"] < 0) else ""
+    star = "*" if excludes_0(difference) else ""
     return f"{text}  {difference['value']:+.{digits}f}{_range(difference, f'+.{digits}f')}{star}"
+
+
+def excludes_0(interval: Mapping[str, Any]) -> bool:
+    """Whether an interval, if there is one, lies on one side of 0."""
+    return interval["low"] is not None and (interval["low"] > 0 or interval["high"] < 0)
 
 
 def _range(interval: Mapping[str, Any], style: str) -> str:
@@ -100,16 +105,17 @@ def _tests(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _knobs(tuned: Mapping[str, Tuned]) -> str:
     lines = [
-        f"- {model}, {method}: {_spelled(choice.knobs) or 'as in its YAML'}; {choice.note}"
+        f"- {model}, {method}: {spelled(choice.knobs) or 'as in its YAML'}; {choice.note}"
         for model, found in tuned.items()
         for method, choice in found.methods.items()
     ]
     return "\n".join(lines) or "Knobs as in the YAML of each method; nothing was tuned."
 
 
-def _spelled(knobs: Mapping[str, Any], prefix: str = "") -> str:
+def spelled(knobs: Mapping[str, Any], prefix: str = "") -> str:
+    """``alpha=0.5, detector.threshold=0.05``."""
     return ", ".join(
-        _spelled(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}"
+        spelled(value, f"{prefix}{key}.") if isinstance(value, Mapping) else f"{prefix}{key}={value}"
         for key, value in knobs.items()
     )
 

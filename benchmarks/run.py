@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,13 @@ from benchmarks.answered import Line
 from benchmarks.batch import outline
 from benchmarks.folder import IMAGES, RunFolder, code, locked, opened
 from benchmarks.generation import generate
+from benchmarks.measured import Measured
 from benchmarks.methods import Method, build, with_knobs
 from benchmarks.models import Loaded
 from benchmarks.plan import Job, Plan, plan
 from benchmarks.problems import Problems
+from benchmarks.report_page import document, traces
+from benchmarks.report_page.worst import Shown
 from benchmarks.scoring import GREEDY, common, compare, scored
 from benchmarks.statistics import intervals
 from benchmarks.tasks import figures
@@ -78,16 +81,6 @@ def taken(config: Mapping[str, Any], path: Path, planned: Plan | None = None) ->
         yield folder
 
 
-@dataclass(slots=True)
-class Measured:
-    """The rows of scores.json, how each model was tuned, what went wrong, what the pictures show."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    tuned: dict[str, Tuned] = field(default_factory=dict)
-    problems: Problems = field(default_factory=Problems)
-    observed: dict[str, list[pictures.Caption]] = field(default_factory=dict)
-
-
 def measure(planned: Plan, folder: RunFolder) -> Measured:
     """Everything about one model after the other, of which one at a time is in memory."""
     found = Measured()
@@ -104,6 +97,7 @@ def measure_model(planned: Plan, name: str, folder: RunFolder, found: Measured) 
     if processes.rank() == 0:
         told = {"rule": RULE, "models": {model: asdict(tuned) for model, tuned in found.tuned.items()}}
         folder.write("tuning.json", told)
+    shown = Shown(config["pictures"]["worst"] if processes.rank() == 0 else 0, config["unfinished"])
     for job in planned.jobs:
         answers, stands_for = {}, {}
         for method, node in chosen(planned, found.tuned[name].methods):
@@ -113,9 +107,12 @@ def measure_model(planned: Plan, name: str, folder: RunFolder, found: Measured) 
             answers[method.name] = lines
             stands_for[method.name] = standing(planned, loaded, job, node)
         found.rows += compare(name, job, answers, stands_for, config, found.problems)
+        shown.look(job, answers)
     if processes.rank() == 0:
         captions, size = config["pictures"]["captions"], config["generation"]["batch_size"]
         found.observed[name] = pictures.observe(loaded, planned.jobs, captions, size)
+        found.shown[name] = shown
+        found.traced[name] = traces.keep(loaded, shown.captions, folder, size)
 
 
 def tell(planned: Plan, folder: RunFolder, measured: Measured) -> None:
@@ -128,6 +125,7 @@ def tell(planned: Plan, folder: RunFolder, measured: Measured) -> None:
     costs = list(spent(planned, folder))
     folder.write("cost.json", {"rows": costs})
     pictures.draw(measured.observed, folder.path)
+    document.write(planned, folder, measured, costs)
     print(report.terminal(measured.rows, measured.tuned, measured.problems, costs))
 
 

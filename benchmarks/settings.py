@@ -12,7 +12,7 @@ from benchmarks.usage import UsageError, nearest
 SECTIONS = {
     "generation": ("batch_size", "seed"),
     "bootstrap": ("resamples", "level", "seed"),
-    "pictures": ("captions",),
+    "pictures": ("captions", "worst"),
     "tuning": ("budget", "below", "task"),
 }
 """Section of the configuration -> its keys."""
@@ -37,6 +37,7 @@ def check_values(config: Mapping[str, Any]) -> None:
         "bootstrap.resamples": (bootstrap["resamples"], 1),
         "bootstrap.seed": (bootstrap["seed"], 0),
         "pictures.captions": (config["pictures"]["captions"], 0),
+        "pictures.worst": (config["pictures"]["worst"], 0),
         "processes": (config["processes"], 1),
         "tuning.budget": (config["tuning"]["budget"], 1),
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def differences(found: Mapping[str, Mapping[str, tuple[Interval, Sequence[float]
 def frontiers(
     trials: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]],
     greedy: Mapping[str, tuple[float, float]],
-    path: Path,
+    path: Path | IO[bytes],
 ) -> None:
     """Every setting that was tried on validation: model -> method -> (recall, CHAIR_i)."""
     picture = _figure(len(trials), height=5.8)

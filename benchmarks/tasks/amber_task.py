@@ -14,6 +14,7 @@ from benchmarks.statistics import Ratio
 from benchmarks.tasks import Item, Read, about, amber, amber_files, amber_nouns, amber_questions
 from benchmarks.tasks.images import images
 from benchmarks.tasks.missing import Missing
+from benchmarks.tasks.pope import Answer
 from benchmarks.usage import UsageError, nearest
 
 FILES = ("annotations.json", "relation.json", "safe_words.txt", *amber_files.QUERIES)
@@ -96,6 +97,13 @@ class Generative(Folder):
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         """CHAIR, Cover, Hal, Cog, objects."""
+        return self._scored(lines).figures()
+
+    def responses(self, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, amber.Response]:
+        """What the score finds in each response, in the order of the lines."""
+        return self._scored(lines).responses
+
+    def _scored(self, lines: Sequence[Mapping[str, Any]]) -> amber.Amber:
         files, (finder, similar) = self._files(), self._tools()
         return amber.score(
             {line["id"]: finder.find(line[self.answer]) for line in lines},
@@ -103,7 +111,7 @@ class Generative(Folder):
             associations=files.associations,
             safe_words=files.safe_words,
             similar=similar,
-        ).figures()
+        )
 
     def _tools(self) -> tuple[amber_nouns.Finder, Callable[[str, str], bool]]:
         vocabulary = self._files().vocabulary
@@ -131,12 +139,19 @@ class Discriminative(Folder):
         return self._items(lambda files: ((key, q.image, q.text) for key, q in files.questions.items()))
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
+        return self._scored(lines).figures()
+
+    def answers(self, lines: Sequence[Mapping[str, Any]]) -> Sequence[Answer]:
+        """Of each line the right answer, and how the model's is read."""
+        return self._scored(lines).answers
+
+    def _scored(self, lines: Sequence[Mapping[str, Any]]) -> amber_questions.Discriminative:
         known = self._files().questions
         return amber_questions.score(
             ((line["id"], line[self.answer]) for line in lines),
             {line["id"]: known[line["id"]] for line in lines},
             parser=self.parser,
-        ).figures()
+        )
 
 
 @cache

@@ -101,12 +101,19 @@ class Typical(Scenes):
         ]
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
+        return self._scored(lines).figures()
+
+    def responses(self, lines: Sequence[Mapping[str, Any]]) -> Mapping[str, amber.Response]:
+        """What the score finds in each response, in the order of the lines."""
+        return self._scored(lines).responses
+
+    def _scored(self, lines: Sequence[Mapping[str, Any]]) -> amber.Amber:
         items = {
             key: amber.Item(tuple(sorted(scene.objects)), scene.typical_absent)
             for key, scene in self.scenes().items()
         }
         nouns = {line["id"]: world.mentions(line[self.answer]) for line in lines}
-        return amber.score(nouns, items, associations=dict.fromkeys(world.NOUNS, ())).figures()
+        return amber.score(nouns, items, associations=dict.fromkeys(world.NOUNS, ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +152,13 @@ class YesNo(Scenes):
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
         """The figures of all questions, then the accuracy of each kind."""
+        return self._scored(lines).figures()
+
+    def answers(self, lines: Sequence[Mapping[str, Any]]) -> Sequence[pope.Answer]:
+        """Of each line the right answer, and how the model's is read."""
+        return self._scored(lines).answers
+
+    def _scored(self, lines: Sequence[Mapping[str, Any]]) -> pope.YesNo:
         labels = {key: question.answer for key, (_, question) in self.questions().items()}
         answers = [(line["image_id"], labels[line["question_id"]], line[self.answer]) for line in lines]
-        return pope.score(answers, parser=self.parser, groups=[line["kind"] for line in lines]).figures()
+        return pope.score(answers, parser=self.parser, groups=[line["kind"] for line in lines])

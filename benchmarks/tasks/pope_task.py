@@ -77,9 +77,16 @@ class Pope:
         return [cloned if cloned.is_file() and not path.exists() else path]
 
     def score(self, lines: Sequence[Mapping[str, Any]]) -> dict[str, Ratio]:
+        return self._scored(lines).figures()
+
+    def answers(self, lines: Sequence[Mapping[str, Any]]) -> Sequence[pope.Answer]:
+        """Of each line the right answer, and how the model's is read."""
+        return self._scored(lines).answers
+
+    def _scored(self, lines: Sequence[Mapping[str, Any]]) -> pope.YesNo:
         labels = {str(question.question_id): question.label for question in self._asked().questions}
         answers = [(line["image_id"], labels[line["question_id"]], line[self.answer]) for line in lines]
-        return pope.score(answers, parser=self.parser).figures()
+        return pope.score(answers, parser=self.parser)
 
     def _asked(self) -> pope_questions.Questions:
         return _read(*self.files())

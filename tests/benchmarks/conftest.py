@@ -39,6 +39,7 @@ SMALL = (
     "bootstrap.resamples=100",
     "generation.batch_size=4",
     "pictures.captions=5",
+    "pictures.worst=0",
     "tune=false",
     "tuning.task.n=4",
     "tuning.task.max_new_tokens=6",

@@ -65,7 +65,7 @@ NAMES = (
 
 def test_every_yaml_answers_with_the_embedded_model(harness, tmp_path):
     size = ("task.miniature-chair.n=3", "task.miniature-chair.max_new_tokens=20", "bootstrap.resamples=20")
-    quick = ("pictures.captions=1", "generation.batch_size=3", f"folder={tmp_path}")
+    quick = ("pictures.captions=1", "pictures.worst=0", "generation.batch_size=3", f"folder={tmp_path}")
     assert harness(*size, *quick, f"method=[{','.join(NAMES)}]") == 0
     rows = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))["rows"]
     assert [(row["method"], row["n"]) for row in rows] == [(name, 3) for name in NAMES]

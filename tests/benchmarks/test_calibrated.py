@@ -13,7 +13,8 @@ from benchmarks.tuning import choose
 LATE = "miniature-late-prior"
 WORDS = [
     *("method=[greedy,contrast]", "task=[miniature-chair]", "task.miniature-chair.n=6", "tune=true"),
-    *("tuning.task.n=40", "pictures.captions=0", "bootstrap.resamples=50", "tuning.budget=3"),
+    *("tuning.task.n=40", "tuning.budget=3", "bootstrap.resamples=50"),
+    *("pictures.captions=0", "pictures.worst=0"),
 ]
 
 

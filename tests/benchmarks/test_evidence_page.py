@@ -18,7 +18,7 @@ from benchmarks.statistics import Interval
 
 NAMES = [name for names in PEERS.values() for name in names]
 TINY = ["tuning.task.n=6", "tuning.task.max_new_tokens=16", "task.miniature-chair.max_new_tokens=16",
-        "bootstrap.resamples=50", "generation.batch_size=8"]  # fmt: skip
+        "bootstrap.resamples=50", "generation.batch_size=8", "pictures.worst=0"]  # fmt: skip
 SHORT = ["task.miniature-chair.n=2", "tuning.task.max_new_tokens=10"]
 ONE = {
     "dola-low": "plausibility:[0.1],norm:[false]",

@@ -28,6 +28,7 @@ RUN = (
     "generation.batch_size=4",
     "bootstrap.resamples=200",
     "pictures.captions=0",
+    "pictures.worst=0",
 )
 SAME = ("scores.json", "tuning.json", "table.md", "problems.json", "predictions", "tuning", "lists")
 

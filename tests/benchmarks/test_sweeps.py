@@ -22,7 +22,7 @@ from benchmarks.usage import UsageError
 
 ROOT = Path(__file__).parents[2]
 FIRES = "method.contrast.detector.threshold=0.0"
-QUICK = ("pictures.captions=0", "task.miniature-chair.n=2")
+QUICK = ("pictures.captions=0", "pictures.worst=0", "task.miniature-chair.n=2")
 
 
 def sweep(*arguments):
