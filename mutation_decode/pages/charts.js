@@ -21,12 +21,21 @@ async function drawCharts() {
   for (const [name, item] of Object.entries(JSON.parse(get("charts").textContent))) {
     await Bokeh.embed.embed_item(item, name);
     charts[name] = Bokeh.documents.at(-1);
+    passOver(get(name));
   }
   mapControls();
   lookAtOne();
   paint();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
   ready();
+}
+
+/** Tab goes past a chart: what it shows is in the words and in the tables. */
+function passOver(root) {
+  for (const element of root.querySelectorAll("*")) {
+    if (element.tabIndex === 0) element.tabIndex = -1;
+    if (element.shadowRoot) passOver(element.shadowRoot);
+  }
 }
 
 function ready() {
@@ -110,8 +119,8 @@ function drawProbabilities(answer, t) {
     return NaN; // further down than was recorded
   };
   model("prob", "prob-rival").data = { x: readouts, v: readouts.map((j) => (rival === null ? NaN : of_rival(j))) };
-  const parts = [made("span", { className: "line" }), ` ${quoted(called(answer, t))} `];
-  if (rival !== null) parts.push(made("span", { className: "line rival" }), ` ${quoted(DATA.names[rival])} `);
+  const parts = [made("span", { className: "line" }), " ", made("bdi", {}, quoted(called(answer, t))), " "];
+  if (rival !== null) parts.push(made("span", { className: "line rival" }), " ", made("bdi", {}, quoted(DATA.names[rival])), " ");
   if (answer.critical[t] < depth) parts.push(made("span", { className: "line critical" }), " critical ");
   if (answer.fired[t]) parts.push(made("span", { className: "line before" }), " before mutation");
   get("prob-key").replaceChildren(...parts);
