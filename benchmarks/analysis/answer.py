@@ -88,6 +88,7 @@ def words(kept: Kept) -> Drawn:
         axes.set_axis_off()
     wrong = any(word["kind"] == "hallucinated" for word in shown)
     which = "hallucinated words" if wrong else "the words at which late blocks change most"
+    which = which if shown else "nothing, as the answer has no word; else words"
     known = 0 if trace.top_ids is None else trace.top_ids.shape[-1]
     caption = (
         f"{which} by readout, each with a rival: the likeliest other token before the largest late change, "

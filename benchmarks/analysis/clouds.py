@@ -10,7 +10,7 @@ from benchmarks.analysis.drawn import Drawn, columns, page
 from benchmarks.analysis.kept import Kept
 from mutation_decode import plot
 
-MOST = 10_000
+MOST = 5_000
 """Points of a t-SNE: a minute of one core."""
 
 

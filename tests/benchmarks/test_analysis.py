@@ -219,6 +219,15 @@ def test_any_text_is_drawn_within_its_column(kept: Kept, text: str) -> None:
     assert text or "(empty)" in [shown.get_text() for shown in figure.texts]
 
 
+def test_an_answer_that_ends_at_once_has_all_figures(kept: Kept, tmp_path: Path) -> None:
+    names = ["probabilities", "words", "js", "texts", "states"]
+    lines = draw(long(kept, 1, ""), names, tmp_path / "short")
+    assert len(lines) == 5
+    assert "nothing, as the answer has no word" in lines[1]
+    assert len(rows(tmp_path / "short" / "states.csv")) == 13
+    assert rows(tmp_path / "short" / "words.csv") == []
+
+
 def test_where_nothing_is_invented_or_known_the_caption_says_so(kept: Kept) -> None:
     calm = long(kept, 20, " a")
     calm.about["max_new_tokens"] = 20
