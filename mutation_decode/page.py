@@ -8,6 +8,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def write(
     )
     target = Path(path)
     part = target.with_name(f"{target.name}.part")
-    part.write_text(page, encoding="utf-8")
+    part.write_bytes(page.encode("utf-8"))
     os.replace(part, target)
 
 
@@ -115,6 +116,7 @@ def _summary(row: Trace) -> dict[str, Any]:
     return {"fired": row.percent_fired, "acted": share, "recorded": row.top_ids is not None}
 
 
+@cache
 def _template() -> Any:
     try:
         from jinja2 import Environment, FileSystemLoader

@@ -251,7 +251,6 @@ def test_what_is_no_answer_is_refused_and_leaves_the_old_page(tmp_path: Path) ->
     with pytest.raises(UnicodeEncodeError):  # half of a sign, when all but the writing is done
         written(tmp_path, {"a": trace}, prompt="\ud83d")
     assert path.read_bytes() == before
-    written(tmp_path, {"a": trace})
     assert [each.name for each in tmp_path.iterdir()] == ["page.html"]
 
 
