@@ -35,7 +35,8 @@ class Trace:
         mutated: `[rows, tokens, L]` bool.
         skipped: `[rows, tokens, L]` bool, the blocks that were left out.
         fired: `[rows, tokens]` bool, whether the detector found mutated blocks.
-        acted: `[rows, tokens]` bool, whether the strategy changed what the model says.
+        acted: `[rows, tokens]` bool, whether the strategy was applied: where it fired, or everywhere if it
+            always acts. `after_probs` say whether that changed anything.
         divergence: which one js holds; js unless the detector names another.
         watched: the blocks, first and first not, that `risk` looks at: the detector's, if its search begins
             at a fixed one; else the last 14/32 of the depth, less the last block.

@@ -81,10 +81,7 @@ MAY_IMPORT = {
         "twins",
         "uncompiled",
     },
-    "differing": set(),
-    "page_charts": {"bokeh"},
-    "page_data": {"divergence", "numpy", "trace"},
-    "page": {"differing", "divergence", "jinja2", "page_charts", "page_data", "trace", "PIL"},
+    "page": {"bokeh", "divergence", "jinja2", "numpy", "trace", "PIL"},
     "words": set(),
     "resampling": {"numpy"},
     "encoding": {"probe", "PIL"},
@@ -189,6 +186,7 @@ def test_public_names() -> None:
     assert set(mutation_decode.__all__) == {
         *("MutationLogitsProcessor", "MutationDecoder", "Contrast", "Detector", "Mutations", "Strategy"),
         *("ForwardStrategy", "Gate", "Skip", "diagnose", "Diagnosis", "with_twins"),
+        "Record",
         *("calibrate", "Calibration", "Example", "Findings", "Proposal", "examine"),
         *("LogitLens", "Readout", "Anatomy", "Trace", "js_divergence", "adjacent_js", "__version__"),
     }

@@ -21,7 +21,7 @@ from mutation_decode import Contrast, MutationLogitsProcessor, Record, Skip, Tra
 pytest.importorskip("bokeh", reason="the page needs bokeh")
 
 from mutation_decode import page
-from mutation_decode.differing import differing
+from mutation_decode.page.differing import differing
 
 UNTOUCHED = Contrast(alpha=0.0, layer=0, always=True)
 ODD = "<b onclick=\"x('y')\">&amp;</script><script>alert(1)</script>"
@@ -255,7 +255,7 @@ def test_what_is_no_answer_is_refused_and_leaves_the_old_page(tmp_path: Path) ->
 
 
 def test_without_bokeh_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "mutation_decode.page_charts", raising=False)
+    monkeypatch.delitem(sys.modules, "mutation_decode.page.charts", raising=False)
     monkeypatch.setitem(sys.modules, "bokeh.embed", None)
     with pytest.raises(ImportError, match=r"the page needs bokeh; pip install 'mutation-decode\[inspect\]'"):
         written(tmp_path, {"a": made_up(2)})
@@ -290,7 +290,7 @@ def opened(browser: Any) -> Iterator[Opened]:
     """Opens a page from the disk; in the end no page has complained or asked for anything outside."""
     contexts, told, asked, pages = [], [], [], set()
 
-    def open_(path: Path, **options: Any) -> Any:
+    def open_(path: Path, *beside: Path, **options: Any) -> Any:
         contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options}))
         tab = contexts[-1].new_page()
         tab.set_default_timeout(60_000)
@@ -300,7 +300,7 @@ def opened(browser: Any) -> Iterator[Opened]:
         )
         tab.on("pageerror", lambda error: told.append(str(error)))
         tab.on("request", lambda request: asked.append(request.url))
-        pages.add(path.as_uri())
+        pages.update(each.as_uri() for each in (path, *beside))
         tab.goto(path.as_uri())
         if options.get("java_script_enabled", True):
             tab.wait_for_selector("html[data-ready]")
@@ -362,6 +362,17 @@ def test_hovering_shows_the_numbers_of_the_trace(
             drawn = "name => Bokeh.documents.map(d => d.get_model_by_name(name)).find(Boolean).data.v"
             assert tab.evaluate(f"({drawn})('js-bars')") == pytest.approx(trace.js[0, token].tolist())
             assert tab.evaluate(f"({drawn})('prob-word')") == pytest.approx(trace.prob[0, token].tolist())
+
+
+def test_pages_of_one_folder_may_share_their_script(tmp_path: Path, opened: Opened) -> None:
+    library = tmp_path / "bokeh.js"
+    page.write_library(library)
+    path = written(tmp_path, {"greedy": made_up(9)}, library=library.name)
+    tab = opened(path, library)
+    tab.hover("#w0-3")
+    waits_for(tab, "greedy", 3)
+    assert path.stat().st_size < 400_000
+    assert "from anywhere but the folder that it is in" in tab.inner_text("footer")
 
 
 def test_a_click_pins_and_escape_lets_go(real: Mapping[str, Trace], tmp_path: Path, opened: Opened) -> None:

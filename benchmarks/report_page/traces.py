@@ -25,6 +25,10 @@ LONGEST = 120
 """Characters of a file's name; file systems take 255 bytes."""
 
 
+LIBRARY = "bokeh.js"
+"""What the pages of a model share, beside them: 40 pages with one each would be 57 MB."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """The files of one caption's trace, relative to the run folder; None for what there is not.
@@ -150,7 +154,10 @@ def _page(
             title=title,
             marked={GREEDY: hallucinated},
             marks="hallucinated words",
+            library=LIBRARY,
         )
+        if not (path.parent / LIBRARY).exists():
+            page.write_library(path.parent / LIBRARY)
     except Exception as error:  # the traces themselves are there, and bokeh may be missing
         told = f"no page to explore a trace, {type(error).__name__}: {' '.join(str(error).split())}"
         found.notes += [] if told in found.notes else [told]

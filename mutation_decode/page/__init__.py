@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..divergence import MEASURES
+from ..trace import Trace
+from .data import RISKS, acted, facts, packed, pieces
 from .differing import differing
-from .divergence import MEASURES
-from .page_data import RISKS, acted, facts, packed, pieces
-from .trace import Trace
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -35,6 +35,7 @@ def write(
     title: str = TITLE,
     marked: Mapping[str, Sequence[Sequence[int]]] | None = None,
     marks: str = "marked words",
+    library: str | None = None,
 ) -> None:
     """Writes the page, whole or not at all.
 
@@ -45,6 +46,8 @@ def write(
         image: what it was asked about; scaled to 800 pixels at most.
         marked: name of an answer -> words to mark in it, each as the numbers of its tokens, from 0.
         marks: what these words are, for the legend.
+        library: name of a file beside the page that `write_library` wrote, for many pages in one folder, each
+            1.3 MB smaller then; None puts everything into the page.
 
     Raises:
         ValueError: without answers, or if one of them is no named trace of one row, or if a mark is none of
@@ -68,17 +71,26 @@ def write(
         model=next((row.model for row in rows.values() if row.model), None),
         measures=sorted({_measure(row) for row in rows.values()}),
         data=packed(rows),
+        library=library,
         **_charts(),
     )
-    target = Path(path)
+    _write(Path(path), page)
+
+
+def write_library(path: str | Path) -> None:
+    """Writes the script that pages with `library` share. Raises: ImportError without bokeh."""
+    _write(Path(path), str(_charts()["bokeh"]))
+
+
+def _write(target: Path, text: str) -> None:
     part = target.with_name(f"{target.name}.part")
-    part.write_bytes(page.encode("utf-8"))
+    part.write_bytes(text.encode("utf-8"))
     os.replace(part, target)
 
 
 def style() -> str:
     """The CSS that the pages of this project share: type, colours (light and dark), tables, panels."""
-    return (Path(__file__).parent / "pages" / "shared.css").read_text(encoding="utf-8")
+    return (Path(__file__).parent / "parts" / "shared.css").read_text(encoding="utf-8")
 
 
 def _some(answers: Mapping[str, Trace]) -> Mapping[str, Trace]:
@@ -122,7 +134,7 @@ def _template() -> Any:
         from jinja2 import Environment, FileSystemLoader
     except ImportError as error:
         raise _missing(error) from error
-    folder = FileSystemLoader(Path(__file__).parent / "pages")
+    folder = FileSystemLoader(Path(__file__).parent / "parts")
     pages = Environment(loader=folder, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     # Bokeh's JSON names a thing where it first occurs: sorted keys would break it.
     pages.policies["json.dumps_kwargs"] = {"sort_keys": False, "separators": (",", ":")}
@@ -132,7 +144,7 @@ def _template() -> Any:
 def _charts() -> dict[str, Any]:
     """Bokeh itself, and the three charts, which the page fills."""
     try:
-        from .page_charts import charts
+        from .charts import charts
     except ImportError as error:
         raise _missing(error) from error
     return charts()

@@ -31,7 +31,7 @@ TELLS = (
 def charts() -> dict[str, Any]:
     """Bokeh's own script, and name -> JSON of each chart."""
     return {
-        "bokeh": Resources(mode="inline", components=["bokeh"], log_level="error").render_js(),
+        "bokeh": "\n".join(Resources(mode="inline", components=["bokeh"], log_level="error").js_raw),
         "charts": {name: json_item(made) for name, made in _made().items()},
     }
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from .divergence import MEASURES
-from .trace import Trace
+from ..divergence import MEASURES
+from ..trace import Trace
 
 RISKS = (0.07, 0.12, 0.2, 0.4, 0.6)
 """From which risk on a token is shown stronger; the first is the detector's default threshold, 0.05 nats."""
