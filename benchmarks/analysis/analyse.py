@@ -26,7 +26,7 @@ def run(config: Mapping[str, Any], folder: Path) -> None:
     lines = _drawn_again(config, folder) if config["traces"] is not None else _watched(config, folder)
     text = "# Figures\n\nNumbers are in the CSV of the same name, traces in `traces/` of each model.\n\n"
     (folder / "captions.md").write_text(text + "\n".join(lines) + "\n", "utf-8")
-    print(f"{len(lines)} figures: {folder / 'captions.md'}")
+    print(f"{sum('.png`' in line for line in lines)} figures: {folder / 'captions.md'}")
 
 
 def check(config: Mapping[str, Any]) -> None:

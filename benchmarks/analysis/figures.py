@@ -34,5 +34,7 @@ def draw(kept: Kept, names: Collection[str], folder: Path) -> list[str]:
             drawn = figure(kept)
         files = ", ".join(f"`{folder.name}/{file}`" for file in drawn.save(folder, name))
         lines.append(f"- {files} ({where} of the paper): {drawn.caption}.")
-    left_out = kept.about.get("left out", {})
-    return lines + [f"- `{folder.name}/{name}` is left out: {why}." for name, why in left_out.items()]
+    left_out = kept.about["left out"].items()
+    return lines + [
+        f"- `{folder.name}/{name}` ({FIGURES[name][0]}) is left out: {why}." for name, why in left_out
+    ]

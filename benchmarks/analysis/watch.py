@@ -38,7 +38,7 @@ class Watcher:
     @torch.inference_mode()
     def kept(self, asked: Asked, methods: Mapping[str, Method]) -> Kept:
         """Everything that the figures need. Raises: UsageError on what the model does not take."""
-        about: dict[str, Any] = {"model": self.loaded.name, "figures": list(self.figures)}
+        about: dict[str, Any] = {"model": self.loaded.name, "figures": list(self.figures), "left out": {}}
         traces: dict[str, Trace] = {}
         released = None
         if not {*OF_ANSWER}.isdisjoint(self.figures):
@@ -58,6 +58,8 @@ class Watcher:
                 "methods": list(methods) if "texts" in self.figures else [],
                 "max_new_tokens": subject.max_new_tokens,
             }
+        if not self.named and "questions" not in self.figures:
+            about["left out"]["questions"] = "it is about many images, images=FOLDER"
         if "questions" in self.figures:
             traces["question"], answers = self._question(asked)
             about |= {"question": asked.question, "images": list(asked.images), "answers": answers}
@@ -68,7 +70,7 @@ class Watcher:
                 if "no-image" in self.named:
                     raise
                 about["figures"].remove("no-image")
-                about["left out"] = {"no-image": str(error)}
+                about["left out"]["no-image"] = str(error)
             else:
                 traces |= {"with-image": with_image, "without-image": without}
                 about |= {"described": len(with_image.tokens), "description": asked.prompt}
