@@ -53,19 +53,22 @@ def inspect(
     file = sys.stdout if file is None else file
     inputs = encoder(model, processor, prompt)([image])
     record, found = Record(top=top), dict[str, Trace]()
+    calibration = None if strategy in (GREEDY, *NAMED) else Calibration.load(strategy, model)
+    watched = (
+        None if calibration is None or not calibration.recommended else calibration.settings()["detector"]
+    )
     with ExitStack() as on:
-        ways = {GREEDY: MutationLogitsProcessor(model, UNTOUCHED, detector=None, trace=record)}
+        # Risk is read where the strategy would look, in the plain answer too.
+        ways = {GREEDY: MutationLogitsProcessor(model, UNTOUCHED, detector=watched, trace=record)}
         if strategy in NAMED:
             ways[strategy] = MutationLogitsProcessor(model, NAMED[strategy](), trace=record)
             print(
                 f"{strategy} as it comes, not fitted to this model: mutation-decode calibrate does", file=file
             )
-        elif strategy != GREEDY:
-            calibration = Calibration.load(strategy, model)
-            if calibration.recommended is None:
-                print(f"{strategy} recommends nothing, so there is the plain answer alone", file=file)
-            else:
-                ways[calibration.recommended] = calibration.processor(model, trace=record)
+        elif calibration is not None and calibration.recommended is None:
+            print(f"{strategy} recommends nothing, so there is the plain answer alone", file=file)
+        elif calibration is not None and calibration.recommended is not None:
+            ways[calibration.recommended] = calibration.processor(model, trace=record)
         for way in ways.values():
             on.enter_context(way)
         print(terminal.legend(colours=colours), file=file)

@@ -15,9 +15,21 @@ import torch
 import transformers
 from PIL import Image
 
-from mutation_decode import Contrast, MutationLogitsProcessor, Record, Skip, cli, doctor, terminal
+from mutation_decode import (
+    Calibration,
+    Contrast,
+    Detector,
+    MutationLogitsProcessor,
+    Proposal,
+    Record,
+    Skip,
+    cli,
+    doctor,
+    terminal,
+)
 from mutation_decode.inspecting import inspect
 from mutation_decode.loading import load
+from mutation_decode.saved import fingerprint
 
 MODEL = Path(__file__).parents[1] / "benchmarks" / "miniature" / "models" / "miniature-late-prior"
 PROMPT = "describe this image ."
@@ -137,6 +149,33 @@ def test_the_risk_of_the_token_at_hand_is_that_of_the_trace(loaded: tuple[Any, A
             assert processor.trace is not None
             assert watching.told == processor.trace.risk[0].tolist()
             assert processor.risk is None
+
+
+def test_with_a_calibration_risk_is_read_where_it_looks(
+    loaded: tuple[Any, Any], image: Image.Image, tmp_path: Path
+) -> None:
+    strategy, detector = (
+        Contrast(alpha=1.0, beta=0.02),
+        Detector(threshold=0.02, critical=9, include_last=True),
+    )
+    made = {"verdict": "late", "model": fingerprint(loaded[0]), "report": {}}
+    remedies = {"contrast": Proposal(strategy, detector)}
+    path = tmp_path / "calibration.json"
+    Calibration(**made, recommended="contrast", remedies=remedies).save(path)
+    found = inspect(
+        *loaded, image, PROMPT, strategy=str(path), max_new_tokens=12, file=(file := io.StringIO())
+    )
+    assert list(found) == ["greedy", "contrast"]
+    assert "not fitted" not in file.getvalue()
+    assert found["greedy"].watched == found["contrast"].watched == (9, 12)
+    fired = detector(found["greedy"].js[0]).fired
+    assert torch.equal(found["greedy"].fired[0], fired)
+    Calibration(**made, recommended=None, remedies={}).save(path)
+    alone = inspect(
+        *loaded, image, PROMPT, strategy=str(path), max_new_tokens=12, file=(file := io.StringIO())
+    )
+    assert list(alone) == ["greedy"]
+    assert "recommends nothing, so there is the plain answer alone" in file.getvalue()
 
 
 def run(*words: Any, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
