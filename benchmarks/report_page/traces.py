@@ -24,7 +24,6 @@ from mutation_decode import Contrast, MutationLogitsProcessor, Record, Trace
 LONGEST = 120
 """Characters of a file's name; file systems take 255 bytes."""
 
-
 LIBRARY = "bokeh.js"
 """What the pages of a model share, beside them: 40 pages with one each would be 57 MB."""
 
