@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.evidence import texts
 from benchmarks.evidence.answers import Training
 from benchmarks.evidence.trainings import pooled
 from benchmarks.evidence.versus import OURS, PEERS, Comparison
@@ -41,6 +42,7 @@ def head(trainings: Sequence[Training]) -> str:
             "Written by `make evidence`; whoever edits it by hand loses the edit. Every figure is of one of "
             "these answers, or of the run folder that is named beside it.",
             table(["training", "answers", f"weights of {LATE}", f"of {CONTROL}", "code"], rows),
+            *([texts.TRAININGS] if len(trainings) > 1 else []),
             *(
                 [f"**Of the three trainings that the protocol asks for, {len(trainings)} so far.**"]
                 if len(trainings) < 3
