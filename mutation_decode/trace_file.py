@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .saved import fingerprint, warn_of_another
@@ -20,7 +20,8 @@ def write(path: str | Path, tensors: Mapping[str, Tensor], told: Mapping[str, An
     target = Path(path)
     part = target.with_name(f"{target.name}.part")
     header = json.dumps({"schema": SCHEMA, **told}, ensure_ascii=False)
-    save_file({name: t.contiguous() for name, t in tensors.items()}, part, metadata={"trace": header})
+    # Not save_file, whose files nobody else could read.
+    part.write_bytes(save({name: t.contiguous() for name, t in tensors.items()}, {"trace": header}))
     os.replace(part, target)
 
 

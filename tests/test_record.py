@@ -191,6 +191,8 @@ def test_a_saved_trace_says_the_same_in_another_process(one: Family, tmp_path: P
     for name, value in trace.tensors().items():
         assert torch.equal(getattr(again, name), value)
     assert list(tmp_path.iterdir()) == [path]
+    (tmp_path / "plain").touch()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode, "who may read it, the user has said"
 
 
 def test_a_trace_of_another_model_warns_or_fails(one: Family, tmp_path: Path) -> None:

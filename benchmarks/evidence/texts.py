@@ -1,8 +1,8 @@
 """The words between the tables of docs/evidence.md; figures are in the tables alone."""
 
 TRAININGS = (
-    "Training 0 is that of the shipped weights, in bf16 on a processor that multiplies it; the others were in "
-    "fp32, as the processors that they had do not. All else is the same but the seeds."
+    "Training 0 is that of the shipped weights, in bf16 on a processor that multiplies it; the others were "
+    "in fp32, as the processors that they had do not. All else is the same but the seeds."
 )
 READING = (
     "Mean over the trainings, 95 % intervals over images and trainings, `*`: the difference to greedy has an "
