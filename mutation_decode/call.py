@@ -80,12 +80,13 @@ class Call:
         acts: Tensor,
         watched: range,
         input_ids: Tensor,
-        handed_on: tuple[Readout, Tensor],
+        handed_on: tuple[Readout, Tensor, Tensor],
     ) -> None:
         """Keeps what the trace and the final warning need, on the device.
 
         Args:
-            handed_on: what was read in this step, and the scores that came of it.
+            handed_on: what was read in this step, the scores that came of it, and `[rows]` bool, whether they
+                are others than they were.
         """
         m = decision.mutations
         if self.steps == 0:
@@ -105,10 +106,11 @@ class Call:
             largest = torch.where(running[:, None], js, 0.0).amax()
             self.largest = largest if self.largest is None else torch.maximum(self.largest, largest)
         if self.recorder is not None:
-            step = Step(m.js, m.critical, m.pre_mutation, m.mutated, decision.skipped, m.fired, acts)
+            readout, scores, moved = handed_on
+            step = Step(m.js, m.critical, m.pre_mutation, m.mutated, decision.skipped, m.fired, acts, moved)
             self.recorder.add(step, input_ids.shape[1])
             if self.recorder.notes is not None:
-                self.recorder.notes.add(*handed_on, input_ids)
+                self.recorder.notes.add(readout, scores, input_ids)
 
     def why_nothing(self, detector: Detector, watched: range) -> str:
         """Why the strategy never acted, and what to do about it."""

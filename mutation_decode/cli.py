@@ -1,6 +1,7 @@
 """The command: mutation-decode inspect | calibrate | diagnose | doctor."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ class MistakeError(Exception):
 def main(words: Sequence[str] | None = None) -> None:
     """Runs a command of `words`, those of the command line by default."""
     asked = _parser().parse_args(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an answer has letters that a terminal may not have
     try:
         asked.run(asked)
     except MistakeError as error:
@@ -187,8 +190,10 @@ def _doctor(asked: argparse.Namespace) -> None:
         raise MistakeError(f"--model {asked.model} cannot be loaded: {error}") from error
     whole = f"{type(model).__name__}, {model.dtype} on {model.device}".replace("torch.", "")
     print(f"   model: {whole}{', built with random weights: there are none' if built else ''}")
+    inputs, of = example(model, processor)
+    print(f"   tried with: {of}")
     read = True
-    for each in checkup(model, example(model, processor)):
+    for each in checkup(model, inputs):
         sign = {True: "ok", False: "NO", None: "  "}[each.works]
         print(f"{sign} {each.name}: {each.told}", flush=True)
         read = read and not (each.name == "lens" and each.works is False)

@@ -4,7 +4,6 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,16 +66,21 @@ def checkup(model: nn.Module, inputs: Mapping[str, Any]) -> Iterator[Checked]:
         yield from plain.costs()
 
 
-def example(model: Any, processor: Any) -> Mapping[str, Any]:
-    """A grey picture and a question, as far as the processor allows; else a few tokens."""
+def example(model: Any, processor: Any) -> tuple[Mapping[str, Any], str]:
+    """A grey picture and a question, as far as the processor allows, else a few tokens; and what it is."""
+    why = "no processor"
     if processor is not None:
-        with suppress(Exception):  # text alone then
+        try:
             from PIL import Image
 
-            return encoder(model, processor)([Image.new("RGB", (224, 224), (127, 127, 127))])
+            picture = Image.new("RGB", (224, 224), (127, 127, 127))
+            return encoder(model, processor)([picture]), "a grey picture and a question"
+        except Exception as error:  # of processors, anything may come
+            why = _one_line(error)
     start = getattr(model.generation_config, "bos_token_id", None) or 1
     ids = torch.tensor([[start, *range(5, 12)]], device=model.device)
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    return inputs, f"{ids.shape[1]} tokens without a picture ({why})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,10 +63,14 @@ def opened(image: Any) -> Any:
 
     Raises:
         OSError: if the file is not there, or is no image.
+        ValueError: if it is far too large to be one.
     """
     if not isinstance(image, str | Path):
         return image
     from PIL import Image, ImageOps
 
-    with Image.open(image) as file:
-        return ImageOps.exif_transpose(file).convert("RGB")
+    try:
+        with Image.open(image) as file:
+            return ImageOps.exif_transpose(file).convert("RGB")
+    except Image.DecompressionBombError as error:  # which is no OSError
+        raise ValueError(str(error)) from error

@@ -81,6 +81,7 @@ def inspect(
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     num_beams=1,
+                    num_return_sequences=1,
                     logits_processor=[way],
                     streamer=streamer,
                 )

@@ -266,7 +266,9 @@ class LogitLens:
         if self._verify and self.anatomy.depth in self._states:
             self._compare(type(owner).__name__, lens[:, -1], own[:, -1])
             lens = lens[:, :-1]
-        states = torch.stack(self._kept(self.readouts), dim=1) if self.with_states else None
+        kept = self._kept(self.readouts) if self.with_states else []
+        # Of a model that is spread out, the states lie on several devices.
+        states = torch.stack([state.to(own.device) for state in kept], dim=1) if kept else None
         self._clear()
         self._readout = Readout(torch.cat([lens, own], dim=1), self.readouts, self.anatomy.depth, states)
 

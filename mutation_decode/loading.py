@@ -57,7 +57,7 @@ def load_or_build(name: str, device: str, dtype: str | None) -> tuple[Any, Any, 
     )
     try:
         processor = AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ImportError):
         processor = None  # its parts can be looked at without
     return model.eval().to(place), processor, built
 

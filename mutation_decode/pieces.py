@@ -29,7 +29,14 @@ class Pieces:
         if len(now) <= len(before) or now.endswith(HALF):
             return ""
         self._context, self._told = self._told, len(self._ids)
-        return now[len(before) :]
+        return now[_common(before, now) :]  # a tokenizer may take back a blank that it has written
+
+    def rest(self) -> str:
+        """What is left over in the end, such as half a letter."""
+        before, now = (
+            text(self._ids[self._context : end], self._tokenizer) for end in (self._told, len(self._ids))
+        )
+        return now[_common(before, now) :]
 
 
 def pieces(ids: list[int], tokenizer: Any) -> tuple[str, ...]:

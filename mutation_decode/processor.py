@@ -119,9 +119,12 @@ class MutationLogitsProcessor(LogitsProcessor):
         self._both_ways = gate is not None and gate.toward is not None
         self._twins_tried = False
         self._watched = watched
-        risky = late(depth) if detector is None or detector.critical is None else watched
-        recording = Recording(record, self._decision.divergence, risky, fingerprint(model))
-        self._recording = recording if trace else None
+        self._recording: Recording | None = None
+        if trace:
+            risky = watched if detector is not None and detector.critical is not None else late(depth)
+            if trace == "watched" and detector is not None:  # nothing is known of the other blocks
+                risky = range(max(risky.start, watched.start), min(risky.stop, watched.stop)) or watched
+            self._recording = Recording(record, self._decision.divergence, risky, fingerprint(model))
         self._warned = False
         self._told = False
         self._closed = False
@@ -157,7 +160,8 @@ class MutationLogitsProcessor(LogitsProcessor):
             )
         decision = call.decided or self._decision(readout)
         if isinstance(self.strategy, ForwardStrategy):
-            call.note(decision, decision.skipped.any(dim=-1), self._watched, input_ids, (readout, scores))
+            acts = decision.skipped.any(dim=-1)
+            call.note(decision, acts, self._watched, input_ids, (readout, scores, acts))
             return scores  # the forward has done it
         mutations = decision.mutations
         acts = torch.ones_like(mutations.fired) if self.strategy.always else mutations.fired
@@ -168,7 +172,8 @@ class MutationLogitsProcessor(LogitsProcessor):
                 f"{tuple(moved.shape)}; a strategy returns one score per row and token."
             )
         changed = torch.where(acts[:, None], moved, scores)
-        call.note(decision, acts, self._watched, input_ids, (readout, changed))
+        differs = acts if call.recorder is None else (changed != scores).any(dim=-1)
+        call.note(decision, acts, self._watched, input_ids, (readout, changed, differs))
         return cast(FloatTensor, changed)
 
     @property

@@ -50,6 +50,7 @@ class Step:
     skipped: Tensor
     fired: Tensor
     acted: Tensor
+    moved: Tensor
 
 
 @dataclass(slots=True)
@@ -70,7 +71,8 @@ class Notes:
 
     def add(self, readout: Readout, scores: Tensor, ids: Tensor) -> None:
         """A step: what was read, the scores `[rows, vocab]` handed on, and the ids `[rows, any]` so far."""
-        self.settle(ids[:, -1])
+        if self.last is not None:
+            self.settle(ids[:, -1])
         sums, tops = [], []
         for index in readout.indices:  # one after the other, or fp32 logits of all would be there at once
             logits = readout.logits_at(index)
@@ -93,10 +95,10 @@ class Notes:
         self._keep("_probs", _probs(readout, norm, may_follow))
 
     def settle(self, tokens: Tensor) -> None:
-        """Which tokens `[rows]` the last step led to, if that is not known by now."""
-        if self.last is not None and len(tokens) == len(self.last[1]):
-            readout, norm = self.last
-            self._keep("prob", _probs(readout, norm, tokens[:, None].to(norm.device))[..., 0])
+        """Which tokens `[rows]` the last step led to."""
+        assert self.last is not None
+        readout, norm = self.last
+        self._keep("prob", _probs(readout, norm, tokens[:, None].to(norm.device))[..., 0])
         self.last = None
 
     def finish(self, tokens: Tensor, row: Tensor) -> dict[str, Tensor]:
@@ -195,8 +197,9 @@ class Recording:
 
 
 def late(depth: int) -> range:
-    """The last 14/32 of the blocks, less the last one: where the paper looks for mutations."""
-    return range(depth - round(14 / 32 * depth), depth - 1)
+    """The last 14/32 of the blocks, less the last one: where the paper looks for mutations; one at least."""
+    stop = max(1, depth - 1)
+    return range(min(depth - round(14 / 32 * depth), stop - 1), stop)
 
 
 def gathered(steps: list[Tensor], row: Tensor) -> Tensor:

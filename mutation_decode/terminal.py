@@ -3,11 +3,12 @@
 import os
 from collections.abc import Mapping
 from typing import Any, TextIO
+from unicodedata import category, east_asian_width
 
 from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
-from .pieces import Pieces
+from .pieces import HALF, Pieces
 from .processor import MutationLogitsProcessor
 
 LEVELS = (0.07, 0.2, 0.4)
@@ -51,17 +52,30 @@ class RiskStreamer(BaseStreamer):
 
     def end(self) -> None:
         """After the last token."""
-        self._write("\n")
+        self._write(self._pieces.rest() + "\n")
 
     def _write(self, piece: str) -> None:
+        # What a model says must not move the cursor or clear the screen.
+        piece = "".join(HALF if category(c) == "Cc" and c not in "\n\t" else c for c in piece)
         if self._colours:
             self._file.write(coloured(piece, self._level))
         else:
-            goes_on = piece[0].isalnum()
+            goes_on = _goes_on(piece[0])
             owed = 0 if goes_on else self._owed
             self._file.write(MARKS[owed] + piece)
             self._owed = max(self._owed if goes_on else 0, self._level if piece.strip() else 0)
         self._file.flush()
+
+
+def _goes_on(letter: str) -> bool:
+    """Whether a piece that begins so goes on with a word: not in scripts that write a word in one letter."""
+    if category(letter) == "Lo" and east_asian_width(letter) in "WF":
+        return False
+    return (
+        letter.isalnum()
+        or letter in "'\N{RIGHT SINGLE QUOTATION MARK}\N{ZERO WIDTH JOINER}"
+        or category(letter)[0] == "M"
+    )
 
 
 def level(risk: float) -> int:
@@ -88,4 +102,4 @@ def has_colours(file: TextIO, wish: str, environment: Mapping[str, str] = os.env
     """Whether to use colours: `wish` is auto, always or never; see no-color.org."""
     if wish != "auto":
         return wish == "always"
-    return file.isatty() and "NO_COLOR" not in environment and environment.get("TERM", "dumb") != "dumb"
+    return file.isatty() and not environment.get("NO_COLOR") and environment.get("TERM", "dumb") != "dumb"

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,19 +34,21 @@ class Trace:
         pre_mutation: `[rows, tokens]` readout; L where nothing fired.
         mutated: `[rows, tokens, L]` bool.
         skipped: `[rows, tokens, L]` bool, the blocks that were left out.
-        fired: `[rows, tokens]` bool, whether the detector found mutated blocks.
+        fired: `[rows, tokens]` bool, whether the detector found mutated blocks, and a gate let that through.
         acted: `[rows, tokens]` bool, whether the strategy was applied: where it fired, or everywhere if it
-            always acts. `after_probs` say whether that changed anything.
+            always acts.
         divergence: which one js holds; js unless the detector names another.
         watched: the blocks, first and first not, that `risk` looks at: the detector's, if its search begins
             at a fixed one; else the last 14/32 of the depth, less the last block.
+        moved: `[rows, tokens]` bool, whether it changed what generate was handed; None in a trace without it.
         prob: `[rows, tokens, L+1]` what every readout gives the emitted token, readout L the model itself;
-            NaN where beams that draw took a token from further down. This and what follows it only with a
-            `Record`; else None.
+            NaN where a beam went on with a token that was not among its likeliest, as by drawing, or by other
+            processors. This and what follows it only with a `Record`; else None.
         top_ids, top_probs: `[rows, tokens, L+1, k]` the likeliest tokens of every readout, likeliest first.
         after_ids, after_probs: `[rows, tokens, k]` the same of what was handed on to generate.
-        states: `[rows, tokens, L+1, hidden]` as the blocks left them, before the final norm; of a skipped
-            token those of the first run. Only with `Record(states=True)`.
+        states: `[rows, tokens, L+1, hidden]` as the blocks left them, before the final norm, with one more
+            dimension where several streams run side by side; of a skipped token those of the first run. Only
+            with `Record(states=True)`.
         texts: for each row, what each of its generated tokens adds to the text; from `named`, like names.
         names: id -> its text when it stands alone, for all that occur.
         model: the fingerprint of the model.
@@ -63,6 +65,7 @@ class Trace:
     acted: Tensor
     divergence: Divergence = "js"
     watched: tuple[int, int] = (0, 0)
+    moved: Tensor | None = None
     prob: Tensor | None = None
     top_ids: Tensor | None = None
     top_probs: Tensor | None = None
@@ -94,7 +97,8 @@ class Trace:
 
         How well that tells invented words differs from model to model (`calibrate` says); where the prior
         enters early, it may point the other way. A KL divergence D, which has no largest value, counts as
-        sqrt(1 - exp(-D)), the most that total variation can then be (Bretagnolle and Huber 1979).
+        sqrt(1 - exp(-D)), the most that total variation can then be (Bretagnolle and Huber 1979). NaN where
+        none of these blocks was read.
         """
         return risk_of(self.js, self.watched, self.divergence)
 
@@ -142,7 +146,9 @@ class Trace:
         Raises:
             ValueError: if it is no such file, or its depth is not that of the model.
         """
-        return cls(**trace_file.read(path, model, required=[each.name for each in fields(cls)][:9]))
+        return cls(
+            **trace_file.read(path, model, required=[f.name for f in fields(cls) if f.default is MISSING])
+        )
 
     def to_pandas(self) -> "DataFrame":
         """A line for each generated token: scalars, lists of blocks, and js_0, ..., prob_0, ... by layer.
@@ -161,7 +167,7 @@ class Trace:
                 line.pop(name, None)
             layers = {f"js_{block}": value for block, value in enumerate(js)}
             lines.append(line | layers | {f"prob_{readout}": value for readout, value in enumerate(prob)})
-        return DataFrame(lines)
+        return DataFrame(lines, columns=None if lines else [*SCALARS])
 
     def to_dataset(self) -> "Dataset":
         """A line for each generated token, lists by layer: js `[L]`, prob `[L+1]`, top_ids `[L+1, k]`, ...
@@ -173,7 +179,8 @@ class Trace:
             from datasets import Dataset
         except ImportError as error:
             raise ImportError("to_dataset needs datasets; pip install datasets.") from error
-        return Dataset.from_list(list(self._lines()))
+        lines = self._lines()
+        return Dataset.from_list(list(lines)) if lines else Dataset.from_dict({name: [] for name in SCALARS})
 
     def _lines(self) -> Sequence[dict[str, Any]]:
         risk, lines = self.risk, []
@@ -190,6 +197,7 @@ class Trace:
                     "risk": float(risk[at]),
                     "fired": bool(self.fired[at]),
                     "acted": bool(self.acted[at]),
+                    "moved": None if self.moved is None else bool(self.moved[at]),
                     "critical": int(self.critical[at]),
                     "pre_mutation": int(self.pre_mutation[at]),
                     "probability": None if self.prob is None else float(self.prob[at][-1]),
@@ -201,12 +209,18 @@ class Trace:
         return lines
 
 
+SCALARS = ("row", "token", "id", "text", "risk", "fired", "acted", "moved", "critical", "pre_mutation",
+           "probability", "mutated", "skipped")  # fmt: skip
+"""What a table has of each token, whatever was recorded."""
+
+
 def risk_of(js: Tensor, watched: tuple[int, int], divergence: Divergence) -> Tensor:
     """`[...]` in [0, 1] of changes `[..., L]`; see `Trace.risk`."""
-    change = js[..., slice(*watched)].nan_to_num(0.0)
+    change = js[..., slice(*watched)]
     if change.shape[-1] == 0:
-        return torch.zeros(change.shape[:-1])
-    most, largest = MEASURES[divergence].largest, change.amax(dim=-1)
+        return torch.full(change.shape[:-1], torch.nan)
+    largest = change.nan_to_num(-1.0, posinf=torch.inf).amax(dim=-1)
+    largest, most = torch.where(largest < 0, torch.nan, largest), MEASURES[divergence].largest
     return largest / most if math.isfinite(most) else (1 - (-largest).exp()).sqrt()
 
 

@@ -45,12 +45,12 @@ def read(path: str | Path, model: nn.Module | None, *, required: Sequence[str]) 
         )
     if missing := set(required) - tensors.keys():
         raise ValueError(f"{path}: a trace has {', '.join(sorted(missing))}, which this file lacks.")
-    if header["texts"] is not None:
+    if header.get("texts") is not None:
         header["texts"] = tuple(tuple(row) for row in header["texts"])
-    if header["names"] is not None:
+    if header.get("names") is not None:
         header["names"] = {int(number): text for number, text in header["names"].items()}
-    header["watched"] = tuple(header["watched"])
-    if model is not None and header["model"] is not None:
+    header["watched"] = tuple(header.get("watched", (0, 0)))
+    if model is not None and header.get("model") is not None:
         here, there = fingerprint(model)["depth"], tensors["js"].shape[2]
         if here is not None and here != there:
             raise ValueError(f"{path}: a trace of {there} blocks, and this model has {here}.")

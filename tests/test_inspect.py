@@ -86,7 +86,17 @@ def test_each_word_has_the_mark_of_its_risk(loaded: tuple[Any, Any], image: Imag
     assert "?" in "".join(expected)
 
 
-def test_a_word_of_several_tokens_has_one_mark() -> None:
+@pytest.mark.parametrize(
+    ("text", "risks", "expected"),
+    [
+        ("a cat.\nno", [0, 0, 0.25, 0, 0.5, 0.1, 0, 0.08, 0], "a cat???.?\nno?\n"),
+        ("don't", [0.3, 0, 0, 0, 0], "don't??\n"),
+        ("cafe\u0301 x", [0, 0, 0.1, 0.3, 0, 0, 0], "cafe\u0301?? x\n"),
+        ("ab\u732b\u72ac", [0, 0, 0.3, 0], "ab\u732b??\u72ac\n"),
+        ("a\x1b[2J\rb", [0.1] + [0] * 6, "a?\ufffd[2J\ufffdb\n"),
+    ],
+)
+def test_a_word_of_several_tokens_has_one_mark(text: str, risks: list[float], expected: str) -> None:
     file = io.StringIO()
 
     class Risky:
@@ -99,11 +109,11 @@ def test_a_word_of_several_tokens_has_one_mark() -> None:
     risky = Risky()
     streamer = terminal.RiskStreamer(risky, Letters(), file, colours=False)  # type: ignore[arg-type]
     streamer.put(torch.tensor([[1, 2, 3]]))
-    for letter, risk in zip("a cat.\nno", [0, 0, 0.25, 0, 0.5, 0.1, 0, 0.08, 0], strict=True):
+    for letter, risk in zip(text, risks, strict=True):
         risky.risk = torch.tensor([risk])
         streamer.put(torch.tensor([ord(letter)]))
     streamer.end()
-    assert file.getvalue() == "a cat???.?\nno?\n"
+    assert file.getvalue() == expected
 
 
 @pytest.mark.parametrize(
@@ -111,7 +121,8 @@ def test_a_word_of_several_tokens_has_one_mark() -> None:
     [
         ("auto", {"TERM": "xterm"}, True, True),
         ("auto", {"TERM": "xterm"}, False, False),
-        ("auto", {"TERM": "xterm", "NO_COLOR": ""}, True, False),
+        ("auto", {"TERM": "xterm", "NO_COLOR": "1"}, True, False),
+        ("auto", {"TERM": "xterm", "NO_COLOR": ""}, True, True),
         ("auto", {"TERM": "dumb"}, True, False),
         ("auto", {}, True, False),
         ("always", {}, False, True),
@@ -188,17 +199,18 @@ def run(*words: Any, environment: dict[str, str] | None = None) -> subprocess.Co
 
 
 def test_inspect_writes_a_page(tmp_path: Path, image: Image.Image) -> None:
-    file, out = tmp_path / "a photo.png", tmp_path / "page.html"
+    file, out = tmp_path / "a photo.png", tmp_path / "p\u00e4ge.html"
     image.save(file)
     words = ["--prompt", PROMPT, "--max-new-tokens", 6, "--strategy", "skip", "--out", out]
-    done = run("inspect", "--model", MODEL, "--image", file, *words)
+    plain = {"PYTHONIOENCODING": "ascii"}
+    done = run("inspect", "--model", MODEL, "--image", file, *words, environment=plain)
     assert done.returncode == 0, done.stderr
-    assert f"written to {out}" in done.stdout
+    assert f"written to {out}".replace("\u00e4", "?") in done.stdout
     assert "\x1b" not in done.stdout
     page = out.read_text("utf-8")
     assert "a photo.png" in page
     assert PROMPT in page
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a photo.png", "page.html"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a photo.png", "p\u00e4ge.html"]
 
 
 def refused(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
@@ -217,6 +229,8 @@ def test_mistakes_are_one_line(
     text.write_text("no image")
     words = ["inspect", "--model", MODEL, "--out", out, "--image"]
     assert f"--image: {text} cannot be read" in refused(capsys, *words, text)
+    Image.new("1", (15000, 15000)).save(huge := tmp_path / "huge.png")
+    assert "could be decompression bomb" in refused(capsys, *words, huge)
     assert "cannot be read: FileNotFoundError" in refused(capsys, *words, tmp_path / "none.png")
     assert "expected greedy, contrast, skip or" in refused(capsys, *words, photo, "--strategy", "skipp")
     assert "expected the JSON file of a calibration" in refused(capsys, *words, photo, "--strategy", text)
@@ -232,6 +246,7 @@ def test_mistakes_are_one_line(
 def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     cli.main(["doctor", "--model", str(MODEL)])
     told = capsys.readouterr().out
+    assert "tried with: a grey picture and a question" in told
     assert "12 blocks from model.language_model.layers.0 (LlamaDecoderLayer) on" in told
     assert "then model.language_model.norm; head lm_head" in told
     assert "ok lens: the last block reads as the model's own logits" in told
@@ -245,6 +260,7 @@ def test_doctor_tells_what_works(capsys: pytest.CaptureFixture[str], tmp_path: P
     cli.main(["doctor", "--model", str(folder)])
     told = capsys.readouterr().out
     assert "built with random weights" in told
+    assert "tokens without a picture (no processor)" in told
     assert "ok skip, beams" in told
     assert "cannot be loaded" in refused(capsys, "doctor", "--model", tmp_path)
 
@@ -253,13 +269,13 @@ def test_doctor_says_no_with_the_reason(loaded: tuple[Any, Any]) -> None:
     model = transformers.RwkvForCausalLM(
         transformers.RwkvConfig(vocab_size=50, hidden_size=16, num_hidden_layers=4, context_length=64)
     ).eval()
-    told = {each.name: each for each in doctor.checkup(model, doctor.example(model, None))}
+    told = {each.name: each for each in doctor.checkup(model, doctor.example(model, None)[0])}
     assert told["lens"].works
     assert told["skip"].works is False
     assert "beside" in told["skip"].told or "cache" in told["skip"].told
     assert "cost, contrast" in told or not told["contrast"].works
     model.head = torch.nn.Linear(16, 50, bias=True)
     model.get_output_embeddings = lambda: None  # type: ignore[method-assign]
-    last = [*doctor.checkup(model, doctor.example(model, None))][-1]
+    last = [*doctor.checkup(model, doctor.example(model, None)[0])][-1]
     assert (last.name, last.works) == ("lens", False)
     assert last.told.count("\n") == 0

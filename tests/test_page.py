@@ -211,6 +211,12 @@ def test_differences_are_words_not_tokens(answers: list[list[str]], expected: li
     assert differing(answers) == expected
 
 
+def test_words_that_are_frequent_are_compared_too() -> None:
+    words = [f"w{number % 40} " for number in range(1000)]
+    other = [*words[:500], "new ", *words[500:700], "changed ", *words[701:]]
+    assert [sum(each) for each in differing([words, other])] == [1, 2]
+
+
 def test_images_of_every_kind_are_shown(tmp_path: Path) -> None:
     large = Image.effect_noise((1600, 400), 60)
     for image in (

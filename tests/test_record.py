@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, LogitsProcessor
 
 from mutation_decode import Contrast, Detector, LogitLens, MutationLogitsProcessor, Record, Skip, Trace
+from mutation_decode.pieces import Pieces
 from mutation_decode.pieces import pieces as pieces_of
+from mutation_decode.record import late
 
 WATCH = Contrast(alpha=0.0, layer=0, always=True)
 MODES = {
@@ -101,7 +104,33 @@ def test_after_is_what_the_strategy_handed_on(one: Family) -> None:
     assert torch.equal(trace.after_ids, likeliest(after).indices)
     moved = (trace.after_probs - likeliest(before).values).abs().amax(dim=-1) > 1e-5
     assert torch.equal(moved, trace.acted), "where it acts, and only there, are the scores others"
+    assert trace.moved is not None
+    assert torch.equal(trace.moved, trace.acted)
     assert 0 < trace.acted.float().mean() < 1
+
+
+def test_what_generate_does_to_scores_is_no_doing_of_the_strategy(one: Family) -> None:
+    _, trace = recorded(
+        one, 0, 1, repetition_penalty=1.3
+    )  # and tokens are suppressed by the model's settings
+    assert trace.acted.all(), "it is applied everywhere"
+    assert trace.moved is not None
+    assert not trace.moved.any()
+
+
+def test_a_prompt_of_embeddings_has_no_ids(other: Family) -> None:
+    batch = other.batch(0, 1)
+    inputs = {
+        "inputs_embeds": other.model.get_input_embeddings()(batch["input_ids"]),
+        "attention_mask": batch["attention_mask"],
+    }
+    told = []
+    for given in (batch, inputs):
+        with MutationLogitsProcessor(other.model, WATCH, detector=None, trace=Record(top=2)) as processor:
+            other.model.generate(**given, max_new_tokens=4, do_sample=False, logits_processor=[processor])
+            assert processor.trace is not None
+            told.append(processor.trace.prob)
+    torch.testing.assert_close(told[0], told[1], atol=1e-5, rtol=1e-4)
 
 
 def test_after_a_skip_it_is_what_the_model_says_without_the_blocks(
@@ -165,6 +194,30 @@ def test_risk_is_the_share_of_the_largest_change_that_there_can_be(one: Family) 
         assert risk.max() <= 1
 
 
+@pytest.mark.filterwarnings("ignore:Contrast never acted")
+def test_risk_is_unknown_where_nothing_was_read(one: Family) -> None:
+    with MutationLogitsProcessor(
+        one.model, Contrast(always=True, layer=4), detector=None, trace="watched"
+    ) as unread:
+        one.answers(0, logits_processor=[unread])
+    assert unread.trace is not None
+    assert unread.trace.risk.isnan().all()
+    detector = Detector(critical=None, until=3, threshold=0.01, settle=0.6)
+    with MutationLogitsProcessor(one.model, Contrast(), detector=detector, trace="watched") as early:
+        one.answers(0, logits_processor=[early])
+    assert early.trace is not None
+    assert early.trace.watched == (0, 3), "of the late blocks it knows nothing"
+    torch.testing.assert_close(early.trace.risk, early.trace.js[..., :3].amax(dim=-1) / math.log(2))
+
+
+@pytest.mark.parametrize(
+    ("depth", "blocks"),
+    [(1, range(1)), (2, range(1)), (3, range(1, 2)), (4, range(2, 3)), (32, range(18, 31))],
+)
+def test_the_late_blocks_are_one_at_least(depth: int, blocks: range) -> None:
+    assert late(depth) == blocks
+
+
 def test_a_saved_trace_says_the_same_in_another_process(one: Family, tmp_path: Path) -> None:
     _, trace = recorded(one, 0, 1, strategy=Skip())
     path = tmp_path / "a trace.safetensors"
@@ -214,6 +267,8 @@ def test_a_trace_of_another_model_warns_or_fails(one: Family, tmp_path: Path) ->
     save_file(deeper, path, metadata={"trace": json.dumps(header)})
     with pytest.raises(ValueError, match="a trace of 9 blocks, and this model has 8"):
         Trace.load(path, one.model)
+    save_file(tensors, path, metadata={"trace": json.dumps({"schema": 1})})
+    assert Trace.load(path).names is None
     tensors.pop("fired")
     save_file(tensors, path, metadata={"trace": json.dumps(header)})
     with pytest.raises(ValueError, match="a trace has fired, which this file lacks"):
@@ -243,6 +298,13 @@ def test_tables_have_a_line_for_each_generated_token(one: Family) -> None:
     assert trace.top_probs is not None
     assert torch.equal(torch.tensor(dataset["top_probs"]), trace.top_probs[trace.generated])
     assert torch.equal(torch.tensor(dataset["risk"]), trace.risk[trace.generated])
+
+
+def test_tables_of_no_tokens_have_their_columns(one: Family) -> None:
+    _, trace = recorded(one, 0)
+    nothing = replace(trace, generated=torch.zeros_like(trace.generated))
+    assert nothing.to_pandas()["risk"].tolist() == []
+    assert nothing.to_dataset()["text"][:] == []
 
 
 def test_one_row_is_cut_to_its_tokens(one: Family) -> None:
@@ -303,6 +365,20 @@ def test_half_letters_add_nothing(tokenizer: Bytes, text: str, special: list[int
     halved = pieces_of(ids[:-1], tokenizer)
     assert "".join(halved) == tokenizer.decode(ids[:-1])
     assert pieces_of([], tokenizer) == ()
+
+
+def test_pieces_as_they_grow_lose_no_letter() -> None:
+    class TakesBack(Bytes):
+        def decode(self, ids: list[int], **_: Any) -> str:
+            return super().decode(ids).replace(" '", "'")  # as clean_up_tokenization_spaces does
+
+    growing = Pieces(TakesBack())
+    told = "".join(growing.add(byte) for byte in b"She said 'small hat")
+    assert told.replace(" ", "").replace("'", "") == "Shesaidsmallhat"
+    half = Pieces(Bytes())
+    assert [half.add(byte) for byte in "é".encode()[:1]] == [""]
+    assert half.rest() == "\N{REPLACEMENT CHARACTER}"
+    assert (growing.rest(), Pieces(Bytes()).rest()) == ("", "")
 
 
 @pytest.mark.parametrize("top", [0, True, 2.0])

@@ -122,6 +122,7 @@ def step(value: float, rows: int = 2, blocks: int = 3) -> Step:
         skipped=torch.zeros(rows, blocks, dtype=torch.bool),
         fired=yes,
         acted=yes,
+        moved=yes,
     )
 
 

@@ -34,8 +34,8 @@ def facts(row: Trace, texts: Sequence[str], unlike: Sequence[bool], marked: set[
             "number": token,
             **_spelled(text, _name(row, int(row.tokens[0, token]))),
             "run": runs[token],
-            "level": bisect.bisect(RISKS, risk),
-            "risk": risk,
+            "level": 0 if math.isnan(risk) else bisect.bisect(RISKS, risk),
+            "risk": _defined(risk),
             "unlike": unlike[token],
             "marked": token in marked,
             "js": js,
@@ -56,11 +56,8 @@ def facts(row: Trace, texts: Sequence[str], unlike: Sequence[bool], marked: set[
 
 
 def acted(row: Trace) -> Tensor:
-    """`[tokens]` where the strategy acted; with a Record, only where that changed the likeliest ones."""
-    if row.top_probs is None or row.top_ids is None or row.after_probs is None or row.after_ids is None:
-        return row.acted[0]
-    same = (row.after_ids[0] == row.top_ids[0, :, -1]) & row.after_probs[0].isclose(row.top_probs[0, :, -1])
-    return row.acted[0] & ~same.all(dim=-1)
+    """`[tokens]` where the strategy changed what generate was handed; if unknown, where it was applied."""
+    return row.acted[0] if row.moved is None else row.moved[0]
 
 
 def _spelled(text: str, name: str) -> dict[str, str]:
@@ -141,7 +138,7 @@ def _numbers(chosen: Any) -> list[int]:
 def _largest(row: Trace) -> list[tuple[float | None, int | None]]:
     """The largest change of a watched block, and which one it is; None where none was read."""
     first, stop = row.watched
-    change = row.js[0, :, first:stop].nan_to_num(-1.0)
+    change = row.js[0, :, first:stop].nan_to_num(-1.0, posinf=math.inf)
     if change.shape[1] == 0:
         return [(None, None)] * len(change)
     most = change.max(dim=1)

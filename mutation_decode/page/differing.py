@@ -21,7 +21,7 @@ def differing(answers: Sequence[Sequence[str]]) -> list[list[bool]]:
     found = [[False] * len(pieces) for pieces in answers]
     for other in range(1, len(answers)):
         one, two = ([word for word, _ in words[number]] for number in (0, other))
-        for kind, start, stop, there, to in SequenceMatcher(None, one, two).get_opcodes():
+        for kind, start, stop, there, to in SequenceMatcher(None, one, two, autojunk=False).get_opcodes():
             if kind != "equal":
                 for number, chosen in ((0, words[0][start:stop]), (other, words[other][there:to])):
                     for token in (token for _, tokens in chosen for token in tokens):

@@ -111,6 +111,8 @@ def embedded(states: ArrayLike) -> np.ndarray:
         )
     if not np.isfinite(table).all():
         raise ValueError("the states hold values that are not finite, which have no place; use float32.")
+    if not np.ptp(table.reshape(count, -1), axis=0).any():
+        raise ValueError("all states are the same, so there is nothing to see in a picture of them.")
     points = MaxAbsScaler().fit_transform(table.reshape(count, -1))
     perplexity = min(PERPLEXITY, (count - 1) / 3)
     with threadpool_limits(1):

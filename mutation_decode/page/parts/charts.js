@@ -10,7 +10,7 @@ function lookAtOne() {
   let best = null;
   answers.forEach((words, a) => words.forEach((word, t) => {
     const pointed = word.classList.contains("marked") || word.parentNode.classList.contains("unlike");
-    const weight = DATA.answers[a].risk[t] + (pointed ? 2 : 0);
+    const weight = (DATA.answers[a].risk[t] || 0) + (pointed ? 2 : 0);
     if (best === null || weight > best.weight) best = { a, t, weight };
   }));
   if (best) show(best.a, best.t);
