@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from .agreement import tolerance
-from .probe import of_this_thread, probe_inputs, undisturbed
+from .hooks import of_this_thread
+from .probe import probe_inputs, undisturbed
 from .rollback import cache_indices
 from .states import ONE_STATE, States, Tail, first_tensor, more_than_one
 

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .agreement import apart
 from .anatomy import BY_HAND, Anatomy
+from .hooks import heard
 from .in_place import places, refuse_if_exchanged
 from .probe import probe_inputs, undisturbed, works
 from .readout import Readout
@@ -108,23 +109,27 @@ class LogitLens:
         self._clear()
         parts = self.anatomy
         put = self._handles.append
-        put(parts.owner.register_forward_pre_hook(self._begin))
+
+        def during(hook: Any) -> Any:
+            return heard(hook, lambda: self._running and self.listening)
+
+        put(parts.owner.register_forward_pre_hook(heard(self._begin, lambda: self.listening)))
         if self.readouts[0] == 0:
-            put(parts.blocks[0].register_forward_pre_hook(self._keep_input, with_kwargs=True))
+            put(parts.blocks[0].register_forward_pre_hook(during(self._keep_input), with_kwargs=True))
         for number, block in enumerate(parts.blocks, start=1):
             if number in self.readouts:
-                put(block.register_forward_hook(self._keep_output(number), with_kwargs=True))
-        put(parts.head.register_forward_pre_hook(self._stack))
-        put(parts.head.register_forward_hook(self._append_products))
+                put(block.register_forward_hook(during(self._keep_output(number)), with_kwargs=True))
+        put(parts.head.register_forward_pre_hook(during(self._stack)))
+        put(parts.head.register_forward_hook(during(self._append_products)))
         # Rows are cut off in the opposite order of putting them on, before any lens looks at the model's own.
-        put(parts.owner.register_forward_hook(self._strip, prepend=True))
-        put(parts.owner.register_forward_hook(self._finish))
+        put(parts.owner.register_forward_hook(during(self._strip), prepend=True))
+        put(parts.owner.register_forward_hook(during(self._finish)))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handle in self._handles:
+        handles, self._handles = self._handles, []  # no longer listening while they are taken away
+        for handle in handles:
             handle.remove()
-        self._handles.clear()
         self._for_a_while.close()
         self._states.clear()
         self._running = False
@@ -199,27 +204,22 @@ class LogitLens:
     # The hooks, in the order in which a forward meets them.
 
     def _begin(self, _module: nn.Module, _args: Any) -> None:
-        if self.listening:
-            self._clear()
-            self._running = True
+        self._clear()
+        self._running = True
 
     def _keep_input(self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._running and self.listening:
-            self._states[0] = self.anatomy.states.entered(args, kwargs)[:, -1].clone()
+        self._states[0] = self.anatomy.states.entered(args, kwargs)[:, -1].clone()
 
     def _keep_output(self, number: int) -> Any:
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             # Of the last block's output, readout L, the model itself makes logits.
-            wanted = number < self.anatomy.depth or self._verify or self.with_states
-            if self._running and self.listening and wanted:
+            if number < self.anatomy.depth or self._verify or self.with_states:
                 state = self.anatomy.states.left(number - 1, args, kwargs, output)
                 self._states[number] = state[:, -1].clone()
 
         return keep
 
     def _stack(self, head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not (self._running and self.listening):
-            return None
         self.dtype = args[0].dtype
         if self._verify:
             self._by_row = by_row(head, args[0])
@@ -229,7 +229,7 @@ class LogitLens:
         return (torch.cat([rows, args[0]], dim=1), *args[1:])
 
     def _append_products(self, head: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if not (self._running and self.listening and self._aside):
+        if not self._aside:
             return None
         rows = self._finished_states(args[0])
         # forward, not call: no lens may stack its rows into these products.
@@ -245,8 +245,6 @@ class LogitLens:
         return self.exact or not self._by_row
 
     def _strip(self, _owner: nn.Module, _args: Any, output: Any) -> Any:
-        if not (self._running and self.listening):
-            return None
         if self._rows == 0:
             return None
         logits = logits_of(output)
@@ -259,8 +257,6 @@ class LogitLens:
         return with_logits(output, logits, logits[:, own])
 
     def _finish(self, owner: nn.Module, _args: Any, output: Any) -> None:
-        if not (self._running and self.listening):
-            return
         own = logits_of(output)[:, -1:]
         lens = own[:, :0] if self._lens_logits is None else self._lens_logits
         if self._verify and self.anatomy.depth in self._states:

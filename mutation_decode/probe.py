@@ -1,6 +1,5 @@
 """Forwards of our own: on a few tokens of text, and such that nothing of them is left behind."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -53,17 +52,6 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     gpus = sorted(i for i in devices if i is not None)
     with uncompiled(model), torch.no_grad(), torch.random.fork_rng(devices=gpus):
         yield
-
-
-def of_this_thread(hook: Callable[..., None]) -> Callable[..., None]:
-    """The hook, deaf to forwards that other threads make of the model meanwhile."""
-    mine = threading.get_ident()
-
-    def heard(*args: Any) -> None:
-        if threading.get_ident() == mine:
-            hook(*args)
-
-    return heard
 
 
 def works(steps: Callable[[], object], model: nn.Module) -> bool:

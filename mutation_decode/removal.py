@@ -16,8 +16,9 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .anatomy import Anatomy
+from .hooks import heard, of_this_thread
 from .lens import LogitLens
-from .probe import of_this_thread, probe_inputs, works
+from .probe import probe_inputs, works
 from .rollback import cache_indices, self_attention
 from .stand_in import standing_in
 from .states import first_tensor
@@ -91,15 +92,15 @@ class Removal:
         passed = self._lens.anatomy.states
 
         def replace(_block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-            if not self._lens.listening:
-                return None
             entered, left = passed.entered(args, kwargs, number), passed.left(number, args, kwargs, output)
             both = torch.cat([left[:, :-1], entered[:, -1:]], dim=1)
             states = passed.given(both, number + 1)[0]
             return states if isinstance(output, Tensor) else (states, *output[1:])
 
         # Before the lens, which reads what goes on.
-        handle = block.register_forward_hook(replace, with_kwargs=True, prepend=True)
+        handle = block.register_forward_hook(
+            heard(replace, lambda: self._lens.listening), with_kwargs=True, prepend=True
+        )
         try:
             yield
         finally:

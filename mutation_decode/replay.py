@@ -5,7 +5,6 @@ with the same arguments; the module around the blocks (or, where there is none, 
 what came out of it before, and the head is given the other state.
 """
 
-import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import Anatomy
+from .hooks import of_this_thread
 from .lens import logits_of
 from .stand_in import standing_in
 
@@ -44,7 +44,7 @@ class Replay:
         """The logits `[rows, 1, vocab]` that come of a last state `[rows, 1, ...]`."""
         # What blocks return does not matter, as long as it looks like it: the head will not see it.
         known = [self.body] if self.body is not None else [(block, self.last) for block in parts.blocks]
-        handle = parts.head.register_forward_pre_hook(_in_this_thread(parts.finish(state)))
+        handle = parts.head.register_forward_pre_hook(_in_place_of_the_last(parts.finish(state)))
         try:
             with ExitStack() as stack:
                 for module, output in known:
@@ -70,12 +70,9 @@ def _returns(output: Any) -> Callable[[Any], Callable[..., Any]]:
     return lambda _plain: lambda *_, **__: output
 
 
-def _in_this_thread(states: Tensor) -> Any:
-    mine = threading.get_ident()
-
-    def replace(_head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if threading.get_ident() != mine:
-            return None
+def _in_place_of_the_last(states: Tensor) -> Any:
+    @of_this_thread
+    def replace(_head: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
         # Beside the positions that it stood beside: a quantised head may choose one scale for all of them.
         return (torch.cat([args[0][:, :-1], states.to(args[0])], dim=1), *args[1:])
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .agreement import apart
 from .anatomy import Anatomy
+from .hooks import heard
 from .last_position import BlockCall, is_causal
 from .lens import LogitLens, logits_of, with_logits
 from .replay import Replay, around_the_blocks
@@ -61,14 +62,18 @@ class Rerun:
             def put(handle: Any) -> None:
                 hooks.callback(handle.remove)
 
-            put(parts.owner.register_forward_pre_hook(self._begin, with_kwargs=True))
+            def here(hook: Any) -> Any:
+                return heard(hook, lambda: self._lens.listening)
+
+            put(parts.owner.register_forward_pre_hook(here(self._begin), with_kwargs=True))
             for body in self._bodies:
-                put(body.register_forward_hook(self._keep_body))
+                put(body.register_forward_hook(here(self._keep_body)))
             upper = [(number, block) for number, block in enumerate(parts.blocks) if number >= self._first]
             for number, module in (*upper, *((None, m) for m in self._between)):
-                put(module.register_forward_pre_hook(self._keep_arguments(number, module), with_kwargs=True))
-                put(module.register_forward_hook(self._keep_output, with_kwargs=True))
-            put(parts.owner.register_forward_hook(self._end))
+                keep = here(self._keep_arguments(number, module))
+                put(module.register_forward_pre_hook(keep, with_kwargs=True))
+                put(module.register_forward_hook(here(self._keep_output), with_kwargs=True))
+            put(parts.owner.register_forward_hook(here(self._end)))
             try:
                 yield
             finally:
@@ -79,8 +84,7 @@ class Rerun:
     # The hooks, in the order in which a forward meets them.
 
     def _begin(self, _owner: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._lens.listening:
-            self._forward = _Forward(Replay(args, kwargs))
+        self._forward = _Forward(Replay(args, kwargs))
 
     def _keep_arguments(self, number: int | None, module: nn.Module) -> Any:
         # Of the class: what stands in for it on the instance, as offloading does, may not name its arguments.
@@ -88,7 +92,7 @@ class Rerun:
         indices, whole, causal = cache_indices(module), reads_only_an_image(module), is_causal(module)
 
         def keep(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self._forward is not None and self._lens.listening:
+            if self._forward is not None:
                 dims = self._dims.setdefault(module, {})
                 entered = self._states(number).entered(args, kwargs, number or 0)
                 call = BlockCall(
@@ -106,7 +110,7 @@ class Rerun:
         return keep
 
     def _keep_output(self, _module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if self._forward is not None and self._lens.listening:
+        if self._forward is not None:
             step = self._forward.steps[-1]
             step.left = self._left(step, args, kwargs, output)[:, -1:].clone()
             step.beside = _beside_the_states(output)
@@ -119,12 +123,10 @@ class Rerun:
         return self._states(step.number).left(step.number or 0, args, kwargs, output)
 
     def _keep_body(self, body: nn.Module, _args: Any, output: Any) -> None:
-        if self._forward is not None and self._lens.listening:
+        if self._forward is not None:
             self._forward.replay.body = (body, output)  # the outermost one returns last
 
     def _end(self, owner: nn.Module, _args: Any, output: Any) -> Any:
-        if not self._lens.listening:
-            return None
         forward, self._forward = self._forward, None
         if forward is None or not forward.steps:
             return None

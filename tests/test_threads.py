@@ -78,6 +78,54 @@ def test_contrast_skip_and_plain_at_the_same_time(
     assert not any("forward" in module.__dict__ for module in family.model.modules())
 
 
+class Stop(StoppingCriteria):  # type: ignore[misc]
+    """Ends generate after the first token, once something is done."""
+
+    def __init__(self, action: Say) -> None:
+        self.action = action
+
+    def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
+        self.action()
+        return torch.ones(len(input_ids), dtype=torch.bool)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [CONTRAST, Skip(layers=[3], gated=True), Skip(layers=[3]), Skip(layers=[3], prompt=True)],
+    ids=["contrast", "gated", "skip", "prompt"],
+)
+@pytest.mark.parametrize("kind", ["register_forward_pre_hook", "register_forward_hook"])
+def test_hooks_that_another_thread_takes_away_in_the_middle_of_a_forward(
+    one: Family, strategy: Any, kind: str
+) -> None:
+    """torch still calls those that it had counted, and no longer knows that they want keyword arguments."""
+    plain = one.generate(0, 1, **FULL)
+    begun, end = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert end.wait(timeout=60)
+
+    with MutationLogitsProcessor(one.model, strategy, detector=ALWAYS) as processor:
+        use = {"logits_processor": [processor], "stopping_criteria": [Stop(wait)]}
+        thread = threading.Thread(target=lambda: one.generate(0, **use))
+
+        def let_it_end(*_: Any) -> None:
+            end.set()
+            thread.join(timeout=60)
+
+        thread.start()
+        assert begun.wait(timeout=60)
+        there = len(ours_on(one.model))
+        hook = getattr(one.model.get_decoder().layers[3], kind)(let_it_end, prepend=True)
+        try:
+            assert same(one.generate(0, 1, **FULL), plain)
+        finally:
+            hook.remove()
+            let_it_end()
+        assert len(ours_on(one.model)) < there, "nothing was taken away"
+
+
 class Meanwhile(StoppingCriteria):  # type: ignore[misc]
     """Does something in another thread after every token."""
 
