@@ -16,7 +16,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import hydra
 import torch
@@ -33,8 +33,10 @@ from benchmarks.folder import RunFolder, versions
 from benchmarks.mistakes import CONF
 from benchmarks.overhead_model import load, prompts
 from benchmarks.usage import UsageError, nearest
-from mutation_decode import Anatomy, Contrast, Detector, ForwardStrategy, LogitLens, Skip, Strategy
+from mutation_decode import Anatomy, Contrast, Detector, ForwardStrategy, LogitLens, Record, Skip, Strategy
 from mutation_decode import MutationLogitsProcessor as Processor
+
+Trace = bool | Literal["watched"] | Record
 
 NEVER, ALWAYS = Detector(threshold=math.log(2)), Detector(threshold=0.0)
 
@@ -83,11 +85,11 @@ class Method:
     name: str
     strategy: Strategy | ForwardStrategy | None = None
     detector: Detector | None = None
-    trace: bool = False
+    trace: Trace = False
     lens: bool = False
 
     @contextmanager
-    def on(self, bench: Bench, *, trace: bool) -> Iterator[Processor | None]:
+    def on(self, bench: Bench, *, trace: Trace) -> Iterator[Processor | None]:
         """The method, on the model for the time of the context: greedy runs are those of the bare model."""
         model, parts = bench.model, bench.anatomy
         if self.strategy is None:
@@ -122,7 +124,9 @@ def methods(depth: int) -> list[Method]:
         GREEDY,
         Method("hooks alone", lens=True),
         Method("contrast, threshold ln 2: never", Contrast(), NEVER),
+        Method('contrast, threshold ln 2, trace="watched"', Contrast(), NEVER, trace="watched"),
         Method("contrast, threshold ln 2, trace=True", Contrast(), NEVER, trace=True),
+        Method("contrast, threshold ln 2, trace=Record()", Contrast(), NEVER, trace=Record()),
         Method("contrast, threshold 0: always", Contrast(), ALWAYS),
         Method(f"skip of block {block}, threshold ln 2: never", skip, NEVER),
         Method(f"skip of block {block}, threshold 0: always", skip, ALWAYS),

@@ -46,9 +46,10 @@ class MutationLogitsProcessor(LogitsProcessor):
             goes by the image doubles the rows of the forwards; see `Gate`.
         norm: read the blocks' states through the final norm; see `LogitLens`.
         trace: record every token in `trace`: True, with the js of all blocks, for which all layers are read;
-            "watched", with the js of the blocks that the detector looks at and NaN elsewhere, at no cost (a
-            strategy whose blocks are known beforehand watches none, so nothing fires in its trace); a Record,
-            with all blocks, the likeliest tokens of every readout, and more; see `Record`.
+            "watched", with the js of the blocks that the detector looks at and NaN elsewhere, for which no
+            further layer is read (a strategy whose blocks are known beforehand watches none, so nothing
+            fires in its trace); a Record, with all blocks,
+            the likeliest tokens of every readout, and more; see `Record`.
         exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
         anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
 

@@ -16,7 +16,9 @@ NAMES = [
     "greedy",
     "hooks alone",
     "contrast, threshold ln 2: never",
+    'contrast, threshold ln 2, trace="watched"',
     "contrast, threshold ln 2, trace=True",
+    "contrast, threshold ln 2, trace=Record()",
     "contrast, threshold 0: always",
     "skip of block 6, threshold ln 2: never",
     "skip of block 6, threshold 0: always",
@@ -62,7 +64,7 @@ def test_a_row_for_every_method_and_batch(command, tmp_path, capsys):
         assert row["tokens_per_second"] > 0
         assert row["memory"] is None, "on the CPU nobody knows it"
     acted = {name: {row["percent_acted"] for row in rows if row["method"] == name} for name in NAMES}
-    assert [acted[name] for name in NAMES] == [{None}] * 2 + [{0}] * 2 + [{100}, {0}] + [{100}] * 5
+    assert [acted[name] for name in NAMES] == [{None}] * 2 + [{0}] * 4 + [{100}, {0}] + [{100}] * 5
     told = (tmp_path / "run" / "overhead.md").read_text(), capsys.readouterr().out
     for text in told:
         assert "batch" in text
@@ -97,7 +99,7 @@ def test_greedy_stands_right_beside_every_method(monkeypatch):
     assert all(plain == "greedy" for _, plain, _ in trios)
     beside = [name for before, _, after in trios for name in (before, after)]
     assert sorted(beside) == sorted([*NAMES, "greedy"] * 3), "an odd one is paired with one more greedy"
-    assert [(row["time"], row["memory"]) for row in rows] == [(1, 1)] + [(2, 1.5)] * 10
+    assert [(row["time"], row["memory"]) for row in rows] == [(1, 1)] + [(2, 1.5)] * 12
     assert rows[0]["tokens_per_second"] == 2 * 4 / 1.0
     assert "1.50" in overhead.document({}, rows, "simple")
 
