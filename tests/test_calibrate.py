@@ -16,6 +16,7 @@ from labelled import encode, examples, tokenizer, word
 from PIL import Image
 from transformers import BatchFeature
 
+from benchmarks.tuning import judge
 from mutation_decode import Calibration, Example, MutationLogitsProcessor, calibrate, examine
 from mutation_decode.calibrate import _chosen
 from mutation_decode.encoding import encoder
@@ -96,6 +97,8 @@ def test_what_speaks_against_a_candidate(named: str, words: int, fired: int, aga
     measured = Measured(counted([answer("ax", "ab"), answer("bx", "ab")] * 20, [0] * 40))
     gain = measured.gain(counted([answer(named, "ab", words)] * 40, [fired] * 40))
     assert gain.against == against
+    values = {name: told.value for name, told in gain.figures.items()}
+    assert judge({}, values, measured.figures, below=50.0).against == against, "the harness has another rule"
     assert gain.differences["CHAIR_i"].value == gain.figures["CHAIR_i"].value - 50
 
 
