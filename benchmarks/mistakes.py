@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import MissingConfigException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from benchmarks.usage import nearest
@@ -57,6 +57,11 @@ def explain(error: Exception, config: str) -> str:
             group, name = found.groups()
             known = (path.stem for path in (CONF / group).glob("*.yaml"))
             return f"unknown {group} {name!r}: {nearest(name, known)}"
+    if isinstance(error, OverrideParseException):
+        for file in (CONF / "model").glob("*.*.yaml"):
+            if error.override.lstrip("+~").startswith(f"model.{file.stem}."):
+                key = file.stem.replace(".", "_")
+                return f"{error.override}: a dot divides keys; write model.{key} for model.{file.stem}"
     found = re.match(r"Could not override '([^']+)'", text)
     if found:
         full = re.search(r"full_key: (\S+)", str(error.__cause__ or text))

@@ -34,6 +34,7 @@ class Call:
         self.acted: Tensor | None = None
         self.barred: Tensor | None = None
         self.shut: Tensor | None = None
+        self.nan: Tensor | None = None
         self.largest: Tensor | None = None
         self._lens = lens
         self._ends = ends
@@ -111,6 +112,10 @@ class Call:
             self.recorder.add(step, input_ids.shape[1])
             if self.recorder.notes is not None:
                 self.recorder.notes.add(readout, scores, input_ids)
+
+    def look_for_nan(self, moved: Tensor, scores: Tensor) -> None:
+        """Notes whether a strategy made NaN of a score, over which argmax would pass in silence."""
+        self.nan = _or(self.nan, (moved.isnan() & ~scores.isnan()).any())
 
     def why_nothing(self, detector: Detector, watched: range) -> str:
         """Why the strategy never acted, and what to do about it."""

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mutation-decode", description="Looks into a model, and fits decoding to it."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mutation-decode')}")
     commands = parser.add_subparsers(required=True, metavar="inspect | calibrate | diagnose | doctor")
     inspect = commands.add_parser("inspect", help="answer about one image, and see which words to doubt")
     inspect.add_argument("--image", required=True, type=Path, help="a file")

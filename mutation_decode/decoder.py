@@ -9,6 +9,7 @@ from .detection import DEFAULT_DETECTOR, Detector
 from .gate import Gate
 from .intercept import GenerateCall
 from .processor import MutationLogitsProcessor
+from .record import Record
 from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Strategy
 from .trace import Trace
 
@@ -35,7 +36,7 @@ class MutationDecoder:
         detector: Detector | None = DEFAULT_DETECTOR,
         gate: Gate | None = None,
         norm: bool = True,
-        trace: bool | Literal["watched"] = False,
+        trace: bool | Literal["watched"] | Record = False,
         exact: bool = False,
         anatomy: Anatomy | None = None,
     ) -> None:

@@ -6,10 +6,11 @@ none of them go straight through. It is on the instance only, and leaves with th
 """
 
 import inspect
+import threading
 import types
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from typing import Any, Protocol
 
 from torch import nn
@@ -161,29 +162,39 @@ def _plain(model: nn.Module, name: str) -> Callable[..., Any]:
 
 
 NAMES = ("generate", "generate_batch")
+_CHANGING = threading.RLock()
+"""Held while listeners come and go; one that is collected as garbage meanwhile detaches in their midst."""
 
 
 def attach(model: nn.Module, listener: Listener) -> None:
     """Lets a listener know of the model's generate calls; held weakly."""
-    for name in NAMES:
-        if not hasattr(model, name):
-            continue
-        if not isinstance(model.__dict__.get(name), Interceptor):
-            model.__dict__[name] = Interceptor(model, name)
-        model.__dict__[name]._listeners.append(weakref.ref(listener))
+    known = weakref.ref(listener)
+    with _CHANGING:
+        for name in NAMES:
+            while hasattr(model, name) and known not in _listeners(model, name):
+                interceptor = model.__dict__.get(name)
+                if not isinstance(interceptor, Interceptor):
+                    interceptor = Interceptor(model, name)
+                interceptor._listeners.append(known)
+                model.__dict__[name] = interceptor
 
 
 def detach(model: nn.Module, listener: Listener | None) -> None:
     """Undoes `attach` (with None: for listeners that are gone); the last one restores the model."""
-    for name in NAMES:
-        interceptor = model.__dict__.get(name)
-        if not isinstance(interceptor, Interceptor):
-            continue
-        interceptor._listeners = [
-            r for r in interceptor._listeners if r() is not None and r() is not listener
-        ]
-        if not interceptor._listeners:
+    with _CHANGING:
+        for name in NAMES:
+            for known in [r for r in _listeners(model, name) if r() is None or r() is listener]:
+                with suppress(ValueError):
+                    _listeners(model, name).remove(known)
+            interceptor = model.__dict__.get(name)
+            if not isinstance(interceptor, Interceptor) or interceptor._listeners:
+                continue
             if interceptor._before is None:
                 del model.__dict__[name]
             else:
                 model.__dict__[name] = interceptor._before
+
+
+def _listeners(model: nn.Module, name: str) -> "list[weakref.ref[Listener]]":
+    interceptor = model.__dict__.get(name)
+    return interceptor._listeners if isinstance(interceptor, Interceptor) else []

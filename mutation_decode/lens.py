@@ -10,6 +10,7 @@ hands out.
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from numbers import Integral
 from typing import Any, Self
 
 import torch
@@ -75,7 +76,7 @@ class LogitLens:
         self.anatomy = Anatomy.of(model, inputs) if anatomy is None else anatomy
         depth = self.anatomy.depth
         self.readouts = tuple(sorted({*(range(depth) if readouts is None else readouts), depth}))
-        if self.readouts[0] < 0 or self.readouts[-1] > depth:
+        if not all(isinstance(j, Integral) and 0 <= j <= depth for j in self.readouts):
             raise ValueError(f"readouts of a model of {depth} blocks are 0..{depth}, got {self.readouts}.")
         if not norm and not self.anatomy.tail:
             raise ValueError(

@@ -47,10 +47,15 @@ def _vocabulary(owner: nn.Module) -> int:
 
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
-    """A forward of ours leaves no gradient, does not move the random state and is not a compiled one."""
+    """A forward of ours leaves no gradient, does not move the random state and is not a compiled one.
+
+    Only a model in training draws random numbers. That of others is not put back: it is the state of all
+    threads, and one that samples meanwhile would draw the same numbers twice.
+    """
     devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
     gpus = sorted(i for i in devices if i is not None)
-    with uncompiled(model), torch.no_grad(), torch.random.fork_rng(devices=gpus):
+    draws = any(module.training for module in model.modules())
+    with uncompiled(model), torch.no_grad(), torch.random.fork_rng(devices=gpus, enabled=draws):
         yield
 
 

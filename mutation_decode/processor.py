@@ -21,11 +21,11 @@ from .gate import Gate
 from .intercept import GenerateCall
 from .lens import LogitLens
 from .record import Record, Recording, late
-from .refusals import end_tokens, refuse_if_impossible
+from .refusals import end_tokens, refuse_if_impossible, refuse_other_types
 from .removal import Removal
 from .rerun import Rerun
 from .saved import fingerprint
-from .strategy import DEFAULT_STRATEGY, ForwardStrategy, Skip, Strategy
+from .strategy import DEFAULT_STRATEGY, Contrast, ForwardStrategy, Skip, Strategy
 from .trace import Trace
 from .twins import add_twins, first_rows
 from .uncompiled import compiled_parts
@@ -34,9 +34,9 @@ from .uncompiled import compiled_parts
 class MutationLogitsProcessor(LogitsProcessor):
     """Applies a layer-wise decoding strategy inside generate, to the rows in which the detector fires.
 
-    Pass it to `model.generate(..., logits_processor=[processor])` for greedy, sampled or beam decoding, with
-    left padding in batches. Calls that do not name it are those of the untouched model, while it exists and
-    afterwards.
+    Build it, then pass it to `model.generate(..., logits_processor=[processor])`, for greedy, sampled or beam
+    decoding, with left padding in batches. Calls that do not name it are those of the untouched model, while
+    it exists and afterwards.
 
     Args:
         model: the transformers model whose generate will use it.
@@ -81,6 +81,7 @@ class MutationLogitsProcessor(LogitsProcessor):
             raise TypeError(
                 f"{type(model).__name__} has no generate; pass a transformers model that generates text."
             )
+        refuse_other_types(strategy=strategy, detector=detector, gate=gate, anatomy=anatomy)
         if detector is None and not strategy.always:
             raise ValueError(
                 f"{type(strategy).__name__} acts where the detector fires, and there is none; pass a "
@@ -150,8 +151,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         if call is None:
             raise RuntimeError(
                 f"this {type(self).__name__} was built for another model than the one that is generating, or "
-                f"was called outside {type(self.model).__name__}.generate; build one for the model that "
-                f"generates."
+                f"only after generate was looked up, as inside the arguments of the call, or was called "
+                f"outside {type(self.model).__name__}.generate; build it for that model, on a line before."
             )
         readout = call.current()
         if readout.logits.shape[0] != scores.shape[0] or readout.logits.shape[2] != scores.shape[1]:
@@ -166,13 +167,17 @@ class MutationLogitsProcessor(LogitsProcessor):
             return scores  # the forward has done it
         mutations = decision.mutations
         acts = torch.ones_like(mutations.fired) if self.strategy.always else mutations.fired
-        moved = self.strategy(readout, mutations, scores)
-        if moved.shape != scores.shape:
+        ours = type(self.strategy) is Contrast
+        moved = self.strategy(readout, mutations, scores if ours else scores.clone())
+        shape = tuple(moved.shape) if isinstance(moved, Tensor) else type(moved).__name__
+        if shape != scores.shape:
             raise RuntimeError(
-                f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into "
-                f"{tuple(moved.shape)}; a strategy returns one score per row and token."
+                f"{type(self.strategy).__name__} turned scores {tuple(scores.shape)} into {shape}; a "
+                f"strategy returns one score per row and token."
             )
         changed = torch.where(acts[:, None], moved, scores)
+        if not ours:
+            call.look_for_nan(changed, scores)
         differs = acts if call.recorder is None else (changed != scores).any(dim=-1)
         call.note(decision, acts, self._watched, input_ids, (readout, changed, differs))
         return cast(FloatTensor, changed)
@@ -307,6 +312,11 @@ class MutationLogitsProcessor(LogitsProcessor):
             raise RuntimeError(
                 "generate returned without calling this processor once, so the strategy was not in effect; "
                 "use greedy, sampling or beam search of transformers' own generate."
+            )
+        if done.nan is not None and bool(done.nan):
+            raise RuntimeError(
+                f"{type(self.strategy).__name__} gave NaN for some scores, so the answer means nothing; a "
+                f"score is a number, or -inf for a token that may not follow."
             )
         if done.rows is not None:
             output = first_rows(output, done.rows)

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .anatomy import Anatomy
+from .detection import Detector
+from .gate import Gate
 from .intercept import GenerateCall
 
 
@@ -24,6 +27,20 @@ def refuse_if_impossible(call: GenerateCall, *, for_tokens: bool, with_twins: bo
     for reason, holds in (reasons | (REASONS_AGAINST_TWINS if with_twins else {})).items():
         if holds(call):
             raise ValueError(reason)
+
+
+def refuse_other_types(**given: Any) -> None:
+    """Raises: TypeError, naming the first argument that is not what its name says."""
+    strategy = given["strategy"]
+    lacking = [name for name in ("always", "readouts") if not hasattr(strategy, name)]
+    if isinstance(strategy, type) or lacking or not (callable(strategy) or hasattr(strategy, "skips")):
+        raise TypeError(
+            f"expected a strategy, such as Contrast() or Skip(), or an object with always, readouts(depth) "
+            f"and a call; got {strategy!r}."
+        )
+    for name, kind in (("detector", Detector), ("gate", Gate), ("anatomy", Anatomy)):
+        if given[name] is not None and not isinstance(given[name], kind):
+            raise TypeError(f"{name}: expected {kind.__name__} or None, got {type(given[name]).__name__}.")
 
 
 def _given(*names: str) -> Callable[[GenerateCall], bool]:

@@ -59,11 +59,14 @@ def read(path: str | Path, model: nn.Module | None = None) -> dict[str, Any]:
         content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path}: expected the JSON file of a calibration, got {error}.") from error
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or schema != SCHEMA:
+    if not isinstance(content, dict) or "schema" not in content:
         raise ValueError(
-            f"{path}: expected a calibration of schema {SCHEMA}, got {schema!r}; calibrate again, or use the "
-            f"version of mutation_decode that wrote it."
+            f"{path}: expected the JSON file of a calibration, as `mutation-decode calibrate` writes it."
+        )
+    if content["schema"] != SCHEMA:
+        raise ValueError(
+            f"{path}: expected a calibration of schema {SCHEMA}, got {content['schema']!r}; calibrate again, "
+            f"or use the version of mutation_decode that wrote it."
         )
     if missing := CONTENT.keys() - content.keys():
         raise ValueError(f"{path}: a calibration has {', '.join(sorted(missing))}, which this file lacks.")

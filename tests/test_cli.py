@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def failed(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 @pytest.mark.filterwarnings(
     "ignore:calibrated on 2 images", "ignore:nothing that was tried", "ignore:the gain is"
 )
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.split() == ["mutation-decode", version("mutation-decode")]
+
+
 def test_calibrate_writes_a_file_that_loads(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     "twins": {"agreement", "transformers"},
     "diagnose": {"anatomy", "detection", "divergence", "processor", "readout", "trace", "twins"},
     "intercept": {"stand_in", "transformers"},
-    "refusals": {"intercept"},
+    "refusals": {"anatomy", "detection", "gate", "intercept"},
     "plot": {"matplotlib", "numpy", "sklearn", "threadpoolctl", "trace"},
     "decision": {"detection", "divergence", "gate", "readout", "strategy"},
     "call": {"decision", "detection", "divergence", "lens", "readout", "record", "transformers"},
@@ -111,7 +111,7 @@ MAY_IMPORT = {
     "cli": {
         *("calibrate", "diagnose", "doctor", "encoding", "examples", "inspecting", "loading", "terminal"),
     },
-    "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "strategy", "trace"},
+    "decoder": {"anatomy", "detection", "gate", "intercept", "processor", "record", "strategy", "trace"},
 }
 
 

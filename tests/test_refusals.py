@@ -1,13 +1,17 @@
 """Law 9: what cannot work is refused before a token is made, with the reason and the way out."""
 
+import math
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 import transformers
 from families import Family
-from torch import Tensor
+from oracles import FULL, same
+from torch import Tensor, nn
 from transformers import StoppingCriteria
 
 from mutation_decode import Anatomy, Contrast, Detector, MutationDecoder, MutationLogitsProcessor
@@ -189,3 +193,80 @@ def test_law_9_a_strategy_that_returns_something_else(one: Family) -> None:
         pytest.raises(RuntimeError, match=r"Wrong turned scores \(1, 120\) into \(1, 5\)"),
     ):
         one.generate(0, logits_processor=[processor])
+
+
+def test_a_processor_built_after_generate_was_looked_up_is_told_so(one: Family) -> None:
+    """As in generate(logits_processor=[MutationLogitsProcessor(model)]), where it is looked up first."""
+    generate = one.model.generate
+    with (
+        MutationLogitsProcessor(one.model) as processor,
+        pytest.raises(RuntimeError, match=r"inside the arguments of the call.*that model, on a line before"),
+    ):
+        generate(**one.batch(0), max_new_tokens=2, logits_processor=[processor])
+
+
+@pytest.mark.parametrize(
+    ("given", "match"),
+    [
+        ({"strategy": Contrast}, r"expected a strategy, such as Contrast\(\) or Skip\(\), .* got <class"),
+        ({"strategy": "contrast"}, "got 'contrast'"),
+        ({"strategy": None}, "got None"),
+        ({"detector": 0.05}, "detector: expected Detector or None, got float"),
+        ({"gate": {"max_prob": 0.9}}, "gate: expected Gate or None, got dict"),
+        ({"anatomy": nn.Linear(2, 2)}, "anatomy: expected Anatomy or None, got Linear"),
+    ],
+)
+def test_arguments_of_another_type(one: Family, given: dict[str, Any], match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        MutationLogitsProcessor(one.model, **given)
+
+
+@dataclass
+class Broken:
+    """A strategy that somebody else wrote."""
+
+    does: Callable[[Any], Any]
+    layer: Any = 3
+    always: bool = True
+
+    def readouts(self, depth: int) -> tuple[Any, ...]:
+        return (self.layer,)
+
+    def __call__(self, readout: Any, mutations: Any, scores: Any) -> Any:
+        return self.does(scores)
+
+
+@pytest.mark.parametrize(
+    ("does", "match"),
+    [
+        (
+            lambda scores: None,
+            "turned scores .* into NoneType; a strategy returns one score per row and token",
+        ),
+        (lambda scores: scores[:, 1:], r"turned scores \(1, 120\) into \(1, 119\)"),
+        (lambda scores: scores / 0 * 0, "Broken gave NaN for some scores, so the answer means nothing"),
+    ],
+)
+def test_what_a_strategy_may_not_return(one: Family, does: Any, match: str) -> None:
+    with (
+        MutationLogitsProcessor(one.model, Broken(does), detector=None) as processor,
+        pytest.raises(RuntimeError, match=match),
+    ):
+        one.generate(0, logits_processor=[processor])
+
+
+def test_a_readout_between_two_blocks(one: Family) -> None:
+    with pytest.raises(ValueError, match=r"readouts of a model of 8 blocks are 0\.\.8, got \(0\.75, 8\)"):
+        MutationLogitsProcessor(one.model, Broken(lambda scores: scores, layer=0.75), detector=None)
+
+
+def test_scores_changed_in_place_change_no_row_that_did_not_fire(one: Family) -> None:
+    plain = one.generate(0, 1, **FULL)
+    never = Detector(threshold=math.log(2))
+    with (
+        MutationLogitsProcessor(
+            one.model, Broken(lambda s: s.zero_(), always=False), detector=never
+        ) as processor,
+        pytest.warns(UserWarning, match="never acted"),
+    ):
+        assert same(one.generate(0, 1, logits_processor=[processor], **FULL), plain)

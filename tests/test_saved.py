@@ -148,7 +148,8 @@ def content(**changes: Any) -> str:
     ("text", "message"),
     [
         ("{", r"c\.json: expected the JSON file of a calibration, got Expecting"),
-        ("[]", r"expected a calibration of schema 1, got None"),
+        ("[]", r"expected the JSON file of a calibration, as `mutation-decode calibrate` writes it"),
+        ('{"verdict": "late"}', r"expected the JSON file of a calibration"),
         ('{"schema": 2}', r"schema 1, got 2; calibrate again, or use the version"),
         (
             '{"schema": 1, "model": {}, "verdict": "late"}',

@@ -5,6 +5,7 @@ The threads meet in the middle of forwards, so that hooks and stand-ins of one a
 
 import contextlib
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from families import Family, ours_on
 from oracles import ALWAYS, FULL, same
 from transformers import StoppingCriteria
 
-from mutation_decode import Contrast, LogitLens, MutationDecoder, MutationLogitsProcessor, Skip
+from mutation_decode import Contrast, LogitLens, MutationDecoder, MutationLogitsProcessor, Skip, intercept
 
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
 Say = Callable[[], Any]
@@ -144,6 +145,58 @@ class Meanwhile(StoppingCriteria):  # type: ignore[misc]
         thread.start()
         thread.join()
         return torch.zeros(len(input_ids), dtype=torch.bool)
+
+
+def test_none_is_lost_where_processors_come_and_go_at_once(one: Family) -> None:
+    """Each finds its generate call whatever other threads build and close; seen in the bare bookkeeping."""
+
+    class Listener:
+        pass
+
+    lost: list[Any] = []
+
+    def come_and_go() -> None:
+        for _ in range(4000):
+            listener: Any = Listener()
+            intercept.attach(one.model, listener)
+            if not any(ref() is listener for ref in one.model.generate._listeners):
+                lost.append(listener)
+            intercept.detach(one.model, listener)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    anchor: Any = Listener()
+    try:
+        intercept.attach(one.model, anchor)
+        errors = [error for error in at_once(one.model, [come_and_go] * 4) if error is not None]
+    finally:
+        sys.setswitchinterval(interval)
+    assert (lost, errors) == ([], [])
+    assert [ref() for ref in one.model.generate._listeners] == [anchor]
+    intercept.detach(one.model, anchor)
+
+
+@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
+def test_building_gives_no_random_number_twice(one: Family, training: bool) -> None:
+    """What other threads draw meanwhile stays drawn; where the model itself draws, its draws are undone."""
+    torch.manual_seed(0)
+    expected = torch.rand(2)
+    torch.manual_seed(0)
+    drawn: list[Any] = []
+
+    def draw(*_: Any) -> None:
+        if not drawn or training:
+            drawn.append(torch.rand(1))
+
+    hook = one.model.get_decoder().layers[0].register_forward_hook(draw)
+    one.model.train(training)
+    try:
+        MutationLogitsProcessor(one.model, CONTRAST, detector=one.detector).close()
+    finally:
+        one.model.eval()
+        hook.remove()
+    assert drawn, "no forward was made"
+    assert torch.rand(1) == expected[0 if training else 1]
 
 
 @pytest.mark.parametrize("strategy", [CONTRAST, Skip()], ids=["contrast", "skip"])

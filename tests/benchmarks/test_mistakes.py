@@ -42,6 +42,7 @@ CASES = [
     (["model.miniature-late-prior.dtype=5"], "model miniature-late-prior: dtype must be text, got 5"),
     (["model.miniature-late-prior.dtype=null"], "dtype must be text, got null"),
     (["model.miniature-late-prior.template=5"], "template must be text or null, got 5"),
+    (["model.llava-1.5-7b.path=x"], "a dot divides keys; write model.llava-1_5-7b for model.llava-1.5-7b"),
     (["model.miniature-late-prior.path=null"], "path must be text, got null"),
     (["model.miniature-late-prior.processor=5"], "processor must be a mapping or null, got 5"),
     (["method.greedy=5"], "method greedy must be a mapping, such as {key: value}, got 5"),
