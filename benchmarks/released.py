@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from mutation_decode import Mutations, Readout
+from mutation_decode import Gate, Mutations, Readout, js_divergence
 
 
 def released_js(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -45,3 +45,24 @@ class Watching:
         told = [readout.log_probs(index) for index in range(readout.depth + 1)]
         self.steps.append(torch.stack([released_js(p, q) for p, q in pairwise(told)], dim=-1).cpu())
         return scores
+
+
+@dataclass(frozen=True, slots=True)
+class LateGate(Gate):
+    """Opens where a late divergence of either kind is above a bound: the two as detectors, all else the same.
+
+    Attributes:
+        released: the one of the released scripts, or JSD; both of the readouts as they are read.
+        above: nats for JSD; the released one is smaller by about the size of the vocabulary.
+        first: the first block looked at, as a share of the depth.
+    """
+
+    released: bool = False
+    above: float = 0.0
+    first: float = 0.75
+
+    def __call__(self, readout: Readout, mutations: Mutations) -> Tensor:
+        measure = released_js if self.released else js_divergence
+        told = [readout.log_probs(j) for j in range(round(self.first * readout.depth), readout.depth + 1)]
+        largest = torch.stack([measure(p, q) for p, q in pairwise(told)]).amax(dim=0)
+        return largest > self.above

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from benchmarks.analysis.kept import Kept
 from benchmarks.analysis.subject import Asked, Subject
-from benchmarks.evidence.released import Watching
 from benchmarks.methods import Method
 from benchmarks.models import Loaded
+from benchmarks.released import Watching
 from benchmarks.usage import UsageError
 from mutation_decode import Contrast, Detector, MutationLogitsProcessor, Record, Trace, plot
 

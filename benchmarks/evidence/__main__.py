@@ -5,8 +5,10 @@ Every step goes on where it was stopped.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 
-from benchmarks.evidence import commands, document, words
+from benchmarks.evidence import commands, document, verdicts, words
 from benchmarks.evidence.answers import Training, kept, unpacked
 from benchmarks.evidence.commands import RUNS
 from benchmarks.usage import UsageError
@@ -16,24 +18,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, default=2, help="that answer side by side")
     parser.add_argument("--page-only", action="store_true", help="write the page from what is there")
+    parser.add_argument("--overwrite", action="store_true", help="replace runs of other code or settings")
     options = parser.parse_args()
     try:
-        _made(page_only=options.page_only, processes=options.processes)
+        trainings = [
+            Training(0, RUNS / "training-0"),
+            *(unpacked(number, RUNS / "kept") for number in kept()),
+        ]
+        if not options.page_only:
+            _run(trainings[0], options.processes, ["overwrite=true"] if options.overwrite else [])
+        print(f"written: {document.write(trainings)} and the pictures beside it")
     except UsageError as error:
         parser.exit(2, f"error: {error}\n")
+    except FileNotFoundError as error:
+        parser.exit(2, f"error: {error.filename} is not there; `make evidence` makes what the page needs\n")
 
 
-def _made(*, page_only: bool, processes: int) -> None:
-    if not page_only:
-        commands.answers(0, processes)
+def _run(first: Training, processes: int, given: Sequence[str]) -> None:
+    try:
+        commands.answers(first.number, processes, given)
         for name in ("alpha-layer", "detectors"):
-            commands.ablation(name, processes)
-        words.main()
-    trainings = [
-        Training(0, RUNS / "training-0"),
-        *(unpacked(number, RUNS / "kept") for number in kept()),
-    ]
-    print(f"written: {document.write(trainings)} and the pictures beside it")
+            commands.ablation(name, processes, given)
+    except SystemExit:
+        print("overwrite=true is `make evidence ARGS=--overwrite` here", file=sys.stderr)
+        raise
+    verdicts.diagnosed(first)
+    words.main()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from benchmarks.usage import UsageError
 KEPT = Path(__file__).parent / "kept"
 TASK = "miniature-chair"
 FILES = ("config.yaml", "versions.json", "tuning.json", "cost.json")
-"""What is kept of a run folder beside its answers."""
+DIAGNOSIS = "diagnosis.json"
+"""Of a run folder all this is kept, and what calibration found, beside the answers."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,20 @@ class Training:
 
 
 def keep(training: Training, folder: Path = KEPT) -> Path:
-    """Packs the answers of a finished run, as bytes that depend on them alone. Returns: the file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{training.number}.tar.xz"
-    answers = sorted((training.path / "predictions").glob(f"*/*/{TASK}.jsonl"))
-    named = [*(training.path / name for name in FILES), *answers]
+    """Packs the answers of a training. Returns: the file."""
+    return pack(training.path, folder / f"{training.number}.tar.xz")
+
+
+def pack(run: Path, path: Path) -> Path:
+    """Packs a finished run folder, as bytes that depend on its answers alone. Returns: the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    answers = sorted((run / "predictions").glob(f"*/*/{TASK}.jsonl"))
+    found = [*sorted((run / "calibration").glob("*.json")), *run.glob(DIAGNOSIS)]
+    named = [*(run / name for name in FILES), *found, *answers]
     partial = path.with_suffix(".partial")
     with lzma.open(partial, "wb", preset=9) as packed, tarfile.open(fileobj=packed, mode="w") as archive:
         for file in named:
-            entry = tarfile.TarInfo(str(file.relative_to(training.path)))
+            entry = tarfile.TarInfo(str(file.relative_to(run)))
             entry.size = file.stat().st_size
             with file.open("rb") as content:
                 archive.addfile(entry, content)
@@ -91,11 +97,19 @@ def keep(training: Training, folder: Path = KEPT) -> Path:
 def unpacked(number: int, into: Path, folder: Path = KEPT) -> Training:
     """The answers that were kept of a training, as files under ``into``."""
     path = into / f"training-{number}"
-    with tarfile.open(folder / f"{number}.tar.xz", "r:xz") as archive:
-        archive.extractall(path, filter="data")
+    unpack(folder / f"{number}.tar.xz", path)
     return Training(number, path)
+
+
+def unpack(path: Path, into: Path) -> None:
+    """What `pack` packed, as a run folder again. Raises: UsageError on a damaged file."""
+    try:
+        with tarfile.open(path, "r:xz") as archive:
+            archive.extractall(into, filter="data")
+    except (tarfile.TarError, lzma.LZMAError, EOFError) as error:
+        raise UsageError(f"{path} is damaged ({error}); take it from the repository again") from error
 
 
 def kept(folder: Path = KEPT) -> list[int]:
     """The numbers of the trainings of which answers are kept."""
-    return sorted(int(file.name.split(".")[0]) for file in folder.glob("*.tar.xz"))
+    return sorted(int(file.name.split(".")[0]) for file in folder.glob("[0-9]*.tar.xz"))

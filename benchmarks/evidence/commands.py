@@ -9,14 +9,14 @@ from pathlib import Path
 RUNS = Path("runs/evidence")
 
 
-def answers(number: int, processes: int, paths: Sequence[str] = ()) -> None:
+def answers(number: int, processes: int, given: Sequence[str] = ()) -> None:
     """All methods on one training of both models."""
-    _python("benchmarks", "experiment=evidence", *paths, folder(number), f"processes={processes}")
+    _python("benchmarks", "experiment=evidence", *given, folder(number), f"processes={processes}")
 
 
-def ablation(name: str, processes: int) -> None:
+def ablation(name: str, processes: int, given: Sequence[str] = ()) -> None:
     """One of the ablations on validation scenes, named as its YAML in conf/experiment."""
-    _python("benchmarks", f"experiment={name}", f"folder={RUNS / name}", f"processes={processes}")
+    _python("benchmarks", f"experiment={name}", *given, f"folder={RUNS / name}", f"processes={processes}")
 
 
 def trained(number: int, processes: int) -> Path:
@@ -25,6 +25,13 @@ def trained(number: int, processes: int) -> Path:
     models = ("miniature-late-prior", "miniature-natural")
     answers(number, processes, [f"model.{name}.path=runs/miniature/{number}/{name}" for name in models])
     return RUNS / f"training-{number}"
+
+
+def curriculum(seed: int, processes: int) -> Path:
+    """Trains the model in which no prior is planted, and answers with it. Returns: the run folder."""
+    _python("benchmarks.miniature.curriculum", "--work", "runs/curriculum", "--seed", str(seed))
+    _python("benchmarks", "experiment=curriculum", f"processes={processes}")
+    return RUNS / "curriculum"
 
 
 def folder(number: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.evidence import page, pictures, texts, words
+from benchmarks.evidence import curriculum, page, pictures, texts, verdicts, words
 from benchmarks.evidence.answers import Training
 from benchmarks.evidence.commands import RUNS
 from benchmarks.evidence.trainings import pooled
@@ -21,19 +21,24 @@ ABLATIONS = {
     "divergence": "Which divergence is watched, all with the threshold 0.05.",
     "norm": "Layers read through the final norm, and without it.",
     "gate": "Only where the model is in doubt (max_prob), and only where its first choice changed.",
+    "part": "Only where the model's own next word is an object, or only where it is another word.",
+    "jsd": "The true JSD of the late blocks decides, without the final norm, as the released scripts read.",
+    "released": "The divergence of the released scripts decides in its place; all else is the same.",
     "direction": "Only where the change leads toward, or away from, what the model says without the image.",
 }
 
 
 def write(trainings: list[Training]) -> Path:
     """The page and its pictures. Returns: the page."""
-    (DOCS / "evidence").mkdir(exist_ok=True)
     methods = [name for name in trainings[0].config["method"] if name != page.GREEDY]
     tuned = [name for name in methods if name in trainings[0].tuning[MODELS[0]]["methods"]]
     told, comparisons = words.read(), compared(trainings, MODELS)
     draw(trainings, methods, told)
     parts = [page.head(trainings), "## What was aimed at", page.aims(trainings, MODELS), page.risk(told)]
+    parts += ["## What calibration and diagnosis say", texts.VERDICTS, *verdicts.section(trainings, MODELS)]
     parts += ["## Against the peers", page.tally(comparisons), page.peers_table(comparisons)]
+    parts += [texts.PEERS, page.close_calls(trainings, comparisons)]
+    parts += ["### Outside the fixed comparison", texts.OUTSIDE, page.outside_table(trainings, MODELS)]
     parts += [
         "## All methods on the shifted test",
         texts.READING,
@@ -58,7 +63,7 @@ def write(trainings: list[Training]) -> Path:
     ]
     parts += ["## What the detector is made of", texts.DETECTORS, *ablations()]
     parts += ["## Where invented words come from", texts.WORDS, *page.words_parts(told)]
-    parts += ["## Looking for a late prior that is not planted", texts.CURRICULUM]
+    parts += ["## Looking for a late prior that is not planted", *curriculum.section(RUNS / "kept")]
     page.write(parts, DOCS / "evidence.md")
     return DOCS / "evidence.md"
 
@@ -75,6 +80,7 @@ def ablations() -> list[str]:
 def draw(trainings: list[Training], methods: list[str], told: dict[str, Any]) -> None:
     """All pictures, from the same numbers as the tables."""
     folder, tuning = DOCS / "evidence", trainings[0].tuning
+    folder.mkdir(exist_ok=True)
     found: dict[str, Any] = {model: {} for model in MODELS}
     for model in MODELS:
         plain = [training.figures(model, page.GREEDY) for training in trainings]

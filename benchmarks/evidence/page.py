@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from tabulate import tabulate
@@ -11,7 +10,7 @@ from tabulate import tabulate
 from benchmarks.evidence import texts
 from benchmarks.evidence.answers import Training
 from benchmarks.evidence.trainings import pooled
-from benchmarks.evidence.versus import OURS, PEERS, Comparison
+from benchmarks.evidence.versus import DRAWS, LEVEL, OURS, OUTSIDE, PEERS, Comparison, compared, drawn_again
 from benchmarks.statistics import Interval
 
 GREEDY = "greedy"
@@ -22,6 +21,8 @@ LATE, CONTROL = "miniature-late-prior", "miniature-natural"
 
 PROTOCOL = Path(__file__).with_name("protocol.md")
 AUROC_AIM = 0.85
+MANY, NEAR = 200_000, 2
+"""Exchanges for a corrected p within that factor of the level."""
 AIM = -0.25
 """CHAIR_i less greedy's, as a share of greedy's."""
 
@@ -92,6 +93,7 @@ def words_parts(words: Mapping[str, Any]) -> list[str]:
         "AUROC of each block's js alone:",
         table(["block", *words], rows),
         "![Mean js by block with and without the image](evidence/text-only.png)",
+        texts.TEXT_ONLY,
     ]
 
 
@@ -125,14 +127,14 @@ def methods_table(trainings: Sequence[Training], model: str, methods: Sequence[s
 
 
 def _speed(trainings: Sequence[Training], model: str, method: str) -> str:
-    """Tokens a second as a share of greedy's in the same run, the median of the trainings; - if unknown."""
+    """Tokens a second as a share of greedy's in the same run, training by training; - if unknown."""
     shares = [
         training.costs[model, method]["tokens_per_second"]
         / training.costs[model, GREEDY]["tokens_per_second"]
         for training in trainings
         if {(model, method), (model, GREEDY)} <= training.costs.keys()
     ]
-    return f"{median(shares):.2f}" if shares else "-"
+    return " / ".join(f"{share:.2f}" for share in shares) or "-"
 
 
 def peers_table(comparisons: Sequence[Comparison]) -> str:
@@ -143,18 +145,45 @@ def peers_table(comparisons: Sequence[Comparison]) -> str:
             each.peer + (f" ({'/'.join(dict.fromkeys(each.theirs))})" if len(PEERS[each.peer]) > 1 else ""),
             f"{each.published} of {len(each.theirs)}",
             "/".join(dict.fromkeys(each.ours)),
-            span(each.chair, signed=True),
-            span(each.recall, signed=True),
+            *_gaps(each),
             f"{each.holm:.2g}",
             f"**{each.verdict}**",
         ]
         for each in comparisons
     ]
     return table(
-        ["model", "peer", "as published", "ours", "CHAIR_i less the peer's", "recall less the peer's",
-         "p (Holm)", ""],
+        ["model", "peer", "as published", "ours", "CHAIR_i less the peer's", "each training",
+         "recall less the peer's", "p (Holm)", ""],
         rows,
     )  # fmt: skip
+
+
+def _gaps(told: Comparison) -> tuple[str, str, str]:
+    each = " / ".join(f"{value:+.1f}" for value in told.each)
+    return span(told.chair, signed=True), each, span(told.recall, signed=True)
+
+
+def close_calls(trainings: Sequence[Training], comparisons: Sequence[Comparison]) -> str:
+    """What more exchanges say where the corrected p is near the level."""
+    lines = [
+        f"- {told.peer} on {told.model}, a {told.verdict}: p {told.holm:.3f} from the {DRAWS:,} exchanges "
+        f"of the protocol, {drawn_again(trainings, told, MANY):.3f} from {MANY:,}."
+        for told in comparisons
+        if LEVEL / NEAR < told.holm < LEVEL * NEAR
+    ]
+    return (
+        "\n".join(["Near the level, where the draw decides:", *lines]) if lines else "None is near the level."
+    )
+
+
+def outside_table(trainings: Sequence[Training], models: Sequence[str]) -> str:
+    """The peers that the protocol does not name, compared in the same way but for the correction."""
+    rows = [
+        [told.model, told.peer, "/".join(dict.fromkeys(told.ours)), *_gaps(told), f"{told.p:.2g}"]
+        for told in compared(trainings, models, OUTSIDE)
+    ]
+    heads = ["model", "peer", "ours", "CHAIR_i less the peer's", "each training", "recall less the peer's"]
+    return table([*heads, "p, uncorrected"], rows)
 
 
 def knobs_table(trainings: Sequence[Training], model: str, methods: Sequence[str]) -> str:

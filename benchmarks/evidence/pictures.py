@@ -53,15 +53,18 @@ def frontiers(
     ):
         everything = [greedy[model], *(point for points in methods.values() for point in points)]
         front = best(everything)
-        axes.plot(*zip(*front, strict=True), "--", color="0.6", linewidth=1, label="frontier")
+        if len(front) > 1:  # of one setting that is best in both, there is no line
+            axes.plot(*zip(*front, strict=True), "--", color="0.6", linewidth=1, label="frontier")
         for place, (method, points) in enumerate(methods.items()):
+            filled, colour = place < len(MARKERS), COLOURS[place % (len(COLOURS) - 1)]
             axes.plot(
                 *zip(*points, strict=True),
                 MARKERS[place % len(MARKERS)],
-                color=COLOURS[place % (len(COLOURS) - 1)],
-                markersize=6 if place < len(MARKERS) else 9,
-                markeredgecolor="white",
-                markeredgewidth=0.6,
+                color=colour,
+                markersize=6 if filled else 10,
+                markerfacecolor=colour if filled else "none",
+                markeredgecolor="white" if filled else colour,
+                markeredgewidth=0.6 if filled else 1.5,
                 label=method,
             )
         axes.plot(*greedy[model], "*", color="black", markersize=14, label="greedy")

@@ -9,6 +9,7 @@ import argparse
 
 from benchmarks.evidence import commands
 from benchmarks.evidence.answers import Training, keep
+from benchmarks.evidence.verdicts import diagnosed
 
 
 def main() -> None:
@@ -18,7 +19,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.number < 1:
         parser.error(f"number {options.number}: 0 is the training that ships, others are numbered from 1 on")
-    print(keep(Training(options.number, commands.trained(options.number, options.processes))))
+    training = Training(options.number, commands.trained(options.number, options.processes))
+    diagnosed(training)
+    print(keep(training))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,9 @@ PEERS = {
     "Confident Decoding": ("confident",),
     "CALRD": ("calrd",),
 }
+OUTSIDE = {"ICD": ("icd",)}
+"""A peer that the protocol left out of the comparison."""
+DRAWS = 10_000
 LEVEL = 0.05
 RECALL = 1.0
 """Points of recall that the one with the lower CHAIR_i may lose at most."""
@@ -30,7 +33,8 @@ class Comparison:
     """Our CHAIR_i and recall less the peer's, over all trainings; negative CHAIR_i is in our favour.
 
     ``published``: how many of the trainings the peer stands in with its published settings, as none helped
-    on validation. ``holm`` is p corrected over all comparisons of the evidence.
+    on validation. ``each``: the difference of CHAIR_i in each training. ``holm`` is p corrected over all
+    comparisons of the evidence.
     """
 
     model: str
@@ -40,6 +44,7 @@ class Comparison:
     published: int
     chair: Interval
     recall: Interval
+    each: tuple[float, ...]
     p: float
     holm: float
 
@@ -53,24 +58,42 @@ class Comparison:
         return "loss" if -self.recall.high >= -RECALL else "tie"
 
 
-def compared(trainings: Sequence[Training], models: Sequence[str]) -> list[Comparison]:
+def compared(
+    trainings: Sequence[Training],
+    models: Sequence[str],
+    peers: Mapping[str, Sequence[str]] = PEERS,
+) -> list[Comparison]:
     """Every peer on every model."""
     found = []
     for model in models:
         ours = tuple(chosen(training, model, OURS) for training in trainings)
         own = [training.figures(model, name) for training, name in zip(trainings, ours, strict=True)]
-        for peer, names in PEERS.items():
+        for peer, names in peers.items():
             theirs = tuple(chosen(training, model, names) for training in trainings)
             other = [training.figures(model, name) for training, name in zip(trainings, theirs, strict=True)]
             _, gaps = pooled(own, other)
-            p = exchanged([each["CHAIR_i"] for each in own], [each["CHAIR_i"] for each in other])
+            chairs = [[each["CHAIR_i"] for each in side] for side in (own, other)]
+            p, alone = exchanged(*chairs, draws=DRAWS), zip(*chairs, strict=True)
+            each = tuple(one.value - two.value for one, two in alone)
             published = sum(
                 not training.tuning[model]["methods"][name]["knobs"]
                 for training, name in zip(trainings, theirs, strict=True)
             )
-            found.append((model, peer, ours, theirs, published, gaps["CHAIR_i"], gaps["recall"], p))
+            found.append((model, peer, ours, theirs, published, gaps["CHAIR_i"], gaps["recall"], each, p))
     corrected = holm([each[-1] for each in found])
     return [Comparison(*each, adjusted) for each, adjusted in zip(found, corrected, strict=True)]
+
+
+def drawn_again(trainings: Sequence[Training], told: Comparison, draws: int) -> float:
+    """The corrected p of a comparison from another number of exchanges, its rank among the others kept."""
+    sides = [
+        [
+            training.figures(told.model, name)["CHAIR_i"]
+            for training, name in zip(trainings, names, strict=True)
+        ]
+        for names in (told.ours, told.theirs)
+    ]
+    return min(1.0, exchanged(*sides, draws=draws) * told.holm / told.p)
 
 
 def chosen(training: Training, model: str, names: Sequence[str]) -> str:

@@ -5,9 +5,11 @@ simple rivals tell invented object words from correct ones, the true JSD against
 and the same question without the image. The window of the risk is that of validation; AUROCs are on the test.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +18,10 @@ from benchmarks.batch import conversation
 from benchmarks.calibration import watched
 from benchmarks.evidence.answers import TASK, Training
 from benchmarks.evidence.commands import RUNS
-from benchmarks.evidence.released import Watching
 from benchmarks.methods import create
 from benchmarks.models import Loaded
 from benchmarks.plan import Job
+from benchmarks.released import Watching
 from mutation_decode import Contrast, Findings, MutationLogitsProcessor
 
 BATCH = 100
@@ -31,7 +33,7 @@ def main() -> None:
     """Writes runs/evidence/words.json, unless it is there and of the same weights, scenes and code."""
     training = Training(0, RUNS / "training-0")
     made = json.loads((training.path / "versions.json").read_text("utf-8"))
-    of = {key: made[key] for key in ("model", "task", "code")}
+    of = {**{key: made[key] for key in ("model", "task", "code")}, "this": _this()}
     path = RUNS / "words.json"
     if path.exists() and json.loads(path.read_text("utf-8")).get("of") == of:
         return
@@ -39,6 +41,11 @@ def main() -> None:
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps({"of": of, "models": models}, indent=1) + "\n", "utf-8")
     partial.replace(path)
+
+
+def _this() -> str:
+    """The checksum of this file, which that of the code leaves out."""
+    return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
 @torch.inference_mode()

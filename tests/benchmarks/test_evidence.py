@@ -1,6 +1,7 @@
 """The evidence from a small real run: what is kept scores as what was made; verdicts by the protocol."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import folder
+from benchmarks.evidence.__main__ import main
 from benchmarks.evidence.answers import TASK, Training, keep, kept, unpacked
 from benchmarks.evidence.trainings import pooled
 from benchmarks.evidence.versus import Comparison, chosen, validated
@@ -65,6 +67,23 @@ def test_an_unfinished_run_is_told(training, tmp_path):
         again.lines(LATE, "greedy")
 
 
+def test_a_damaged_file_is_told(training, tmp_path):
+    path = keep(training, tmp_path / "kept")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=r"7.tar.xz is damaged .*take it from the repository again"):
+        unpacked(7, tmp_path / "out", tmp_path / "kept")
+
+
+def test_what_the_page_lacks_is_told(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evidence", "--page-only"])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert re.search(r"error: \S*training-0\S* is not there; `make evidence` makes", capsys.readouterr().err)
+
+
 def test_the_better_of_two_on_validation_is_chosen(training):
     methods = training.tuning[LATE]["methods"]
     values = {name: validated(training, LATE, name) for name in ("dola-low", "dola-high")}
@@ -79,7 +98,7 @@ def test_the_better_of_two_on_validation_is_chosen(training):
 
 def comparison(chair, recall, holm):
     return Comparison(
-        LATE, "DoLa", ("contrast",), ("dola-low",), 0, Interval(*chair), Interval(*recall), holm, holm
+        LATE, "DoLa", ("contrast",), ("dola-low",), 0, Interval(*chair), Interval(*recall), (), holm, holm
     )
 
 

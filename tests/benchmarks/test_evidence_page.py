@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from benchmarks.evidence import document, page, words
-from benchmarks.evidence.answers import Training, keep, unpacked
+from benchmarks.evidence import curriculum, document, page, verdicts, words
+from benchmarks.evidence.answers import DIAGNOSIS, KEPT, Training, keep, unpack, unpacked
 from benchmarks.evidence.page import AIM, CONTROL, LATE
 from benchmarks.evidence.trainings import pooled
-from benchmarks.evidence.versus import OURS, PEERS, compared, validated
+from benchmarks.evidence.versus import OURS, OUTSIDE, PEERS, compared, drawn_again, validated
 from benchmarks.statistics import Interval
 
-NAMES = [name for names in PEERS.values() for name in names]
+NAMES = [name for names in (PEERS | OUTSIDE).values() for name in names]
 TINY = ["tuning.task.n=6", "tuning.task.max_new_tokens=16", "task.miniature-chair.max_new_tokens=16",
         "bootstrap.resamples=50", "generation.batch_size=8", "pictures.worst=0"]  # fmt: skip
 SHORT = ["task.miniature-chair.n=2", "tuning.task.max_new_tokens=10"]
@@ -26,6 +26,7 @@ ONE = {
     "deco": "alpha:[0.6],top_p:[0.9],last:[0.875]",
     "sled": "rate:[2.0],first:[0],norm:[false]",
     "vcd": "alpha:[1.0],beta:[0.1],noise_step:[500]",
+    "icd": "alpha:[1.0],beta:[0.1]",
     "m3id": "decay:[0.02],confident:[0.3],beta:[0.0]",
     "pai": "gamma:[1.1],beta:[0.1]",
     "confident": "window:[0.3125],shift:[0,-1]",
@@ -39,6 +40,9 @@ DETECTORS = {
     "norm": "alpha:[1.0],norm:[false]",
     "gate": "alpha:[1.0],gate:{max_prob:[null],changed:[true]}",
     "direction": "alpha:[1.0],gate:{toward:[text]}",
+    "part": "alpha:[1.0],gate:{part:[objects]}",
+    "jsd": "alpha:[1.0],gate:{above:[0.02]}",
+    "released": "alpha:[1.0],gate:{above:[0.02]}",
 }
 
 
@@ -72,6 +76,7 @@ def runs(tmp_path_factory):
 def trainings(runs):
     """The run, and the same answers once more as those that are kept of another training."""
     first = Training(0, runs / "training-0")
+    verdicts.diagnosed(first)
     keep(replace(first, number=1), runs / "kept")
     return [first, unpacked(1, runs / "unpacked", runs / "kept")]
 
@@ -157,12 +162,69 @@ def test_the_peers_table_is_the_comparison(written, trainings):
             [t.figures(each.model, row[3]) for t in trainings],
             [t.figures(each.model, each.theirs[0]) for t in trainings],
         )[1]
-        assert row[4:6] == [page.span(gaps[name], signed=True) for name in ("CHAIR_i", "recall")]
-        assert row[6:] == [f"{each.holm:.2g}", f"**{each.verdict}**"]
+        assert row[4] == page.span(gaps["CHAIR_i"], signed=True)
+        alone = [
+            pooled([t.figures(each.model, row[3])], [t.figures(each.model, each.theirs[0])])[1]["CHAIR_i"]
+            for t in trainings
+        ]
+        assert row[5] == " / ".join(f"{gap.value:+.1f}" for gap in alone)
+        assert row[6] == page.span(gaps["recall"], signed=True)
+        assert row[7:] == [f"{each.holm:.2g}", f"**{each.verdict}**"]
     counts = [
-        f"{sum(r[0] == LATE and r[7] == f'**{v}**' for r in found)} {v}" for v in ("win", "tie", "loss")
+        f"{sum(r[0] == LATE and r[8] == f'**{v}**' for r in found)} {v}" for v in ("win", "tie", "loss")
     ]
     assert f"{LATE}: {', '.join(counts)}; {CONTROL}: " in text
+
+
+def test_a_peer_outside_of_the_protocol_is_compared_alike(written, trainings):
+    found = rows(written.read_text("utf-8"), "model", after="### Outside the fixed comparison")
+    for row, model in zip(found, (LATE, CONTROL), strict=True):
+        own, other = ([t.figures(model, name) for t in trainings] for name in (row[2], "icd"))
+        assert row[:2] == [model, "ICD"]
+        assert row[3] == page.span(pooled(own, other)[1]["CHAIR_i"], signed=True)
+
+
+def test_a_close_call_is_drawn_again(trainings):
+    told = compared(trainings, (LATE,))[0]
+    assert drawn_again(trainings, told, 10_000) == pytest.approx(told.holm)
+    near, far = (replace(told, holm=holm, p=holm) for holm in (0.043, 0.2))
+    text = page.close_calls(trainings, [near, far])
+    assert text.count("\n- ") == 1
+    assert f"{told.peer} on {LATE}, a {near.verdict}: p 0.043 from the 10,000 exchanges" in text
+    assert page.close_calls(trainings, [far]) == "None is near the level."
+
+
+def test_verdicts_with_labels_and_without(written, trainings):
+    text = written.read_text("utf-8")
+    found = rows(text, "model", after="## What calibration and diagnosis say")
+    agree = 0
+    for row, (model, training) in zip(
+        found, [(m, t) for m in (LATE, CONTROL) for t in trainings], strict=True
+    ):
+        labelled = json.loads((training.path / "calibration" / f"{model}.json").read_text("utf-8"))
+        plain = json.loads((training.path / DIAGNOSIS).read_text("utf-8"))["models"][model]
+        assert row[:3] == [model, str(training.number), labelled["verdict"]]
+        assert row[3] == f"{labelled['auroc']['risk'][0]:.3f}"
+        assert row[7] == plain["verdict"]
+        assert plain["answers"] == 6
+        agree += row[2] == row[7]
+    assert f"The two agree on {agree} of 4 models." in text
+
+
+def test_the_curriculum_is_told_from_its_kept_answers(written, tmp_path):
+    text = written.read_text("utf-8")
+    unpack(KEPT / "curriculum.tar.xz", tmp_path)
+    run = Training(curriculum.SEED, tmp_path)
+    told = {row[0]: row[1:] for row in rows(text, "calibration")}
+    for place, model in enumerate(curriculum.MODELS):
+        found = json.loads((tmp_path / "calibration" / f"{model}.json").read_text("utf-8"))
+        assert told["verdict"][place] == found["verdict"]
+        assert told["AUROC of late js"][place].startswith(f"{found['auroc']['late js'][0]:.3f}")
+        methods = rows(text, "", after=f"### {model}\n")
+        for row in methods:
+            values, _ = pooled([run.figures(model, row[0])])
+            assert row[1] == f"{values['CHAIR_i'].value:.1f}"
+        assert [row[0] for row in methods] == [*run.config["method"]]
 
 
 def test_every_method_has_its_line_for_each_model(written, trainings):
@@ -176,8 +238,8 @@ def test_every_method_has_its_line_for_each_model(written, trainings):
             assert row[1:3] == [f"{values['CHAIR_i'].value:.1f}", page.span(gaps["CHAIR_i"], signed=True)]
             assert row[3] == " / ".join(f"{each['CHAIR_i'].value:.1f}" for each in own)
             assert row[4] == f"{values['recall'].value:.1f}"
-            assert float(row[-1]) > 0
-        assert found[0][-1] == "1.00"
+            assert all(float(share) > 0 for share in row[-1].split(" / "))
+        assert found[0][-1] == "1.00 / 1.00"
 
 
 def test_the_risk_is_that_of_words(written, told):

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.evidence.released import Watching, released_js
+from benchmarks.released import LateGate, Watching, released_js
 from mutation_decode import js_divergence
 from mutation_decode.readout import Readout
 
@@ -48,3 +48,15 @@ def test_it_watches_every_block_and_changes_nothing():
     told = logits.log_softmax(-1)
     assert torch.allclose(step[:, 2], released_js(told[:, 2], told[:, 3]))
     assert list(watching.readouts(4)) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("released", "measure"), [(False, js_divergence), (True, released_js)])
+def test_the_gate_opens_where_a_late_divergence_is_above_its_bound(released, measure):
+    logits = 3 * torch.randn(40, 9, 7, generator=torch.Generator().manual_seed(1))
+    told = logits.log_softmax(-1)
+    late = torch.stack([measure(told[:, j], told[:, j + 1]) for j in (6, 7)]).amax(dim=0)
+    bound = float(late.median())
+    gate = LateGate(released=released, above=bound, first=0.75)
+    found = gate(Readout(logits, tuple(range(9)), 8), None)
+    assert torch.equal(found, late > bound)
+    assert 0 < int(found.sum()) < 40
