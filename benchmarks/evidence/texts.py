@@ -44,8 +44,7 @@ CURRICULUM = (
     "`benchmarks/evidence/kept/curriculum.tar.xz`): text first, with words in the image slots or nothing and "
     "the grounding head of the other miniatures, then alignment with a frozen decoder (*aligned*), then mild "
     "tuning of all (*tuned*); nothing is planted late. Test scenes as above, knobs chosen on validation. "
-    "**It failed, and the question stays open**: the decoder learned the grammar and the colours of its slots "
-    "and no nouns, with the grounding head as without; where three of four named objects are invented there is "
-    "nothing of the image that a prior could override late, and neither calibration nor the paper's sets gain "
-    "anything."
+    "**It failed, and the question stays open**: with the grounding head too the decoder did not learn to "
+    "name nouns out of its slots. Where three of four named objects are invented, there is nothing of the "
+    "image that a prior could override late, and neither calibration nor the paper's sets gain anything."
 )
