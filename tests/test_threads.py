@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from oracles import ALWAYS, FULL, same
 from transformers import StoppingCriteria
 
 from mutation_decode import Contrast, LogitLens, MutationDecoder, MutationLogitsProcessor, Skip, intercept
+from mutation_decode.stand_in import standing_in
 
 CONTRAST = Contrast(alpha=1.5, beta=0.02)
 Say = Callable[[], Any]
@@ -163,17 +164,43 @@ def test_none_is_lost_where_processors_come_and_go_at_once(one: Family) -> None:
                 lost.append(listener)
             intercept.detach(one.model, listener)
 
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
     anchor: Any = Listener()
-    try:
-        intercept.attach(one.model, anchor)
+    intercept.attach(one.model, anchor)
+    with switching_often():
         errors = [error for error in at_once(one.model, [come_and_go] * 4) if error is not None]
-    finally:
-        sys.setswitchinterval(interval)
     assert (lost, errors) == ([], [])
     assert [ref() for ref in one.model.generate._listeners] == [anchor]
     intercept.detach(one.model, anchor)
+
+
+def test_each_thread_has_its_own_stand_in_and_none_stays() -> None:
+    module, wrong = torch.nn.Identity(), []
+
+    def come_and_go(mine: str) -> None:
+        for _ in range(4000):
+            with standing_in(module, lambda _plain: lambda: mine):
+                if module.forward() != mine:
+                    wrong.append(mine)
+
+    with switching_often():
+        together = [threading.Thread(target=come_and_go, args=(name,)) for name in "abcd"]
+        for thread in together:
+            thread.start()
+        for thread in together:
+            thread.join()
+    assert wrong == []
+    assert "forward" not in module.__dict__
+
+
+@contextlib.contextmanager
+def switching_often() -> Iterator[None]:
+    """Threads take turns in the middle of everything."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
