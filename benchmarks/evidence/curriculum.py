@@ -58,7 +58,7 @@ def _signs(found: dict[str, Any]) -> str:
 
 
 def _interval(told: list[float | None]) -> str:
-    value, low, high = ("-" if figure is None else f"{figure:.3f}" for figure in told)
+    value, low, high = map(page.known, told)
     return f"{value} [{low}, {high}]"
 
 

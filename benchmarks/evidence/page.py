@@ -69,6 +69,11 @@ def risk(words: Mapping[str, Any]) -> str:
     return told + "\n\n" + table(["sign", *words], rows)
 
 
+def known(value: float | None) -> str:
+    """Three digits; - where there was nothing to measure."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _auroc(told: Mapping[str, float]) -> str:
     return f"{told['value']:.3f} [{told['low']:.3f}, {told['high']:.3f}]"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks.batch import conversation
 from benchmarks.evidence.answers import DIAGNOSIS, Training
-from benchmarks.evidence.page import table
+from benchmarks.evidence.page import known, table
 from benchmarks.folder import RunFolder
 from benchmarks.methods import create
 from mutation_decode import diagnose
@@ -42,7 +42,7 @@ def section(trainings: Sequence[Training], models: Sequence[str]) -> list[str]:
             labelled = json.loads((training.path / "calibration" / f"{model}.json").read_text("utf-8"))
             plain = json.loads((training.path / DIAGNOSIS).read_text("utf-8"))["models"][model]
             agree += labelled["verdict"] == plain["verdict"]
-            aurocs = [f"{labelled['auroc'][sign][0]:.3f}" for sign in SIGNS]
+            aurocs = [known(labelled["auroc"][sign][0]) for sign in SIGNS]
             fall = f"{plain['fall']:.3f} [{plain['interval'][0]:.3f}, {plain['interval'][1]:.3f}]"
             window = "{}..{}".format(labelled["window"][0], labelled["window"][1] - 1)
             rows.append(
