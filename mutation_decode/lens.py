@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from .agreement import apart
 from .anatomy import BY_HAND, Anatomy
-from .hooks import heard
+from .hooks import Heard
 from .in_place import places, refuse_if_exchanged
 from .probe import probe_inputs, undisturbed, works
 from .readout import Readout
@@ -112,9 +112,9 @@ class LogitLens:
         put = self._handles.append
 
         def during(hook: Any) -> Any:
-            return heard(hook, lambda: self._running and self.listening)
+            return Heard(hook, lambda: self._running and self.listening)
 
-        put(parts.owner.register_forward_pre_hook(heard(self._begin, lambda: self.listening)))
+        put(parts.owner.register_forward_pre_hook(Heard(self._begin, lambda: self.listening)))
         if self.readouts[0] == 0:
             put(parts.blocks[0].register_forward_pre_hook(during(self._keep_input), with_kwargs=True))
         for number, block in enumerate(parts.blocks, start=1):

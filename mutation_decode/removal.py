@@ -16,7 +16,7 @@ from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
 from .anatomy import Anatomy
-from .hooks import heard, of_this_thread
+from .hooks import Heard, of_this_thread
 from .lens import LogitLens
 from .probe import probe_inputs, works
 from .rollback import cache_indices, self_attention
@@ -99,7 +99,7 @@ class Removal:
 
         # Before the lens, which reads what goes on.
         handle = block.register_forward_hook(
-            heard(replace, lambda: self._lens.listening), with_kwargs=True, prepend=True
+            Heard(replace, lambda: self._lens.listening), with_kwargs=True, prepend=True
         )
         try:
             yield

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .agreement import apart
 from .anatomy import Anatomy
-from .hooks import heard
+from .hooks import Heard
 from .last_position import BlockCall, is_causal
 from .lens import LogitLens, logits_of, with_logits
 from .replay import Replay, around_the_blocks
@@ -63,7 +63,7 @@ class Rerun:
                 hooks.callback(handle.remove)
 
             def here(hook: Any) -> Any:
-                return heard(hook, lambda: self._lens.listening)
+                return Heard(hook, lambda: self._lens.listening)
 
             put(parts.owner.register_forward_pre_hook(here(self._begin), with_kwargs=True))
             for body in self._bodies:

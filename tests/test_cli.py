@@ -48,13 +48,6 @@ def failed(capsys: pytest.CaptureFixture[str], *words: Any) -> str:
 @pytest.mark.filterwarnings(
     "ignore:calibrated on 2 images", "ignore:nothing that was tried", "ignore:the gain is"
 )
-def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as end:
-        cli.main(["--version"])
-    assert end.value.code == 0
-    assert capsys.readouterr().out.split() == ["mutation-decode", version("mutation-decode")]
-
-
 def test_calibrate_writes_a_file_that_loads(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,3 +159,10 @@ def test_a_file_is_read_with_a_mark_of_its_encoding_and_with_line_ends_inside_a_
 def test_the_console_script_is_installed_with_the_package() -> None:
     config = (Path(__file__).parents[1] / "setup.cfg").read_text("utf-8")
     assert "mutation-decode = mutation_decode.cli:main" in config
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.split() == ["mutation-decode", version("mutation-decode")]
