@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mutation-decode", description="Looks into a model, and fits decoding to it."
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {version('mutation-decode')}")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="inspect | calibrate | diagnose | doctor")
     inspect = commands.add_parser("inspect", help="answer about one image, and see which words to doubt")
     inspect.add_argument("--image", required=True, type=Path, help="a file")
@@ -71,6 +71,13 @@ def _parser() -> argparse.ArgumentParser:
             "--dtype", help="float32, bfloat16, ...; default: the checkpoint's, on a CPU float32"
         )
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("mutation-decode")
+    except PackageNotFoundError:  # run from its sources
+        return "unknown"
 
 
 def _number(word: str) -> int:

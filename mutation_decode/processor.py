@@ -48,8 +48,8 @@ class MutationLogitsProcessor(LogitsProcessor):
         trace: record every token in `trace`: True, with the js of all blocks, for which all layers are read;
             "watched", with the js of the blocks that the detector looks at and NaN elsewhere, for which no
             further layer is read (a strategy whose blocks are known beforehand watches none, so nothing
-            fires in its trace); a Record, with all blocks,
-            the likeliest tokens of every readout, and more; see `Record`.
+            fires in its trace); a Record, with all blocks, the likeliest tokens of every readout, and more;
+            see `Record`.
         exact: keep the model's own logits to the last bit, at some cost; see `LogitLens`.
         anatomy: the parts of the model, if they cannot be found; see `Anatomy`.
 
@@ -57,7 +57,7 @@ class MutationLogitsProcessor(LogitsProcessor):
         trace: the Trace of the last generate call, if asked for; None before.
 
     Raises:
-        TypeError: if the model does not generate.
+        TypeError: if the model does not generate, or an argument is not what its name says.
         ValueError: if the model's parts do not verify, or a knob does not fit its depth.
 
     Example:
