@@ -8,7 +8,7 @@ READING = (
     "Mean over the trainings, 95 % intervals over images and trainings, `*`: the difference to greedy has an "
     "interval without 0; an arrow in the picture: too far to the right to be drawn. CHAIR and recall in "
     "percent, length in words, objects in mentions an answer. Tokens a second, training by training, "
-    "move with what else the machine does (those of training 0 had idle cores); "
+    "move with what else the machine does (those of training 0 had nearly idle cores); "
     "`python -m benchmarks.overhead` measures cost."
 )
 VERDICTS = (
