@@ -19,15 +19,17 @@ class PartGate(Gate):
     part: Literal["objects", "others"] | None = None
 
     def __post_init__(self) -> None:
+        Gate.__post_init__(self)
         if self.part not in (None, "objects", "others"):
             raise ValueError(f"part is objects, others or None, got {self.part!r}.")
 
     def __call__(self, readout: Readout, mutations: Mutations) -> Tensor:
-        next_word = readout.logits_at(readout.depth).argmax(dim=-1)
+        open_ = Gate.__call__(self, readout, mutations)
         if self.part is None:
-            return torch.ones_like(mutations.fired)
+            return open_
+        next_word = readout.logits_at(readout.depth).argmax(dim=-1)
         is_object = torch.isin(next_word, torch.tensor(_objects(), device=next_word.device))
-        return is_object if self.part == "objects" else ~is_object
+        return open_ & (is_object if self.part == "objects" else ~is_object)
 
 
 @cache

@@ -53,7 +53,7 @@ class LateGate(Gate):
 
     Attributes:
         released: the one of the released scripts, or JSD; both of the readouts as they are read.
-        above: nats for JSD; the released one is smaller by about the size of the vocabulary.
+        above: nats for JSD; the released one is a mean over the vocabulary, in no unit.
         first: the first block looked at, as a share of the depth.
     """
 
@@ -65,4 +65,4 @@ class LateGate(Gate):
         measure = released_js if self.released else js_divergence
         told = [readout.log_probs(j) for j in range(round(self.first * readout.depth), readout.depth + 1)]
         largest = torch.stack([measure(p, q) for p, q in pairwise(told)]).amax(dim=0)
-        return largest > self.above
+        return Gate.__call__(self, readout, mutations) & (largest > self.above)

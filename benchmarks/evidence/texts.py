@@ -40,8 +40,9 @@ TEXT_ONLY = (
     "without the image the same question gives nearly the same divergences, block by block, in both models."
 )
 CURRICULUM = (
-    "Both miniatures have their prior where training put it. One more curriculum, nearer to that of a real "
-    "model (`python -m benchmarks.evidence.curriculum`, answers in "
+    "In the late-prior model the prior is late because it was planted there; of the control's trainings, in "
+    "which nothing was, calibration calls the last one late too. One more curriculum, nearer to that of a "
+    "real model (`python -m benchmarks.evidence.curriculum`, answers in "
     "`benchmarks/evidence/kept/curriculum.tar.xz`): text first, with words in the image slots or nothing and "
     "the grounding head of the other miniatures, then alignment with a frozen decoder (*aligned*), then mild "
     "tuning of all (*tuned*); nothing is planted late. Test scenes as above, knobs chosen on validation. "

@@ -4,9 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.batch import conversation
 from benchmarks.evidence.answers import DIAGNOSIS, Training
 from benchmarks.evidence.page import known, table
+from benchmarks.evidence.words import batches, job
 from benchmarks.folder import RunFolder
 from benchmarks.methods import create
 from mutation_decode import diagnose
@@ -28,10 +28,9 @@ def diagnosed(training: Training) -> None:
 
 def _of(training: Training, name: str) -> dict[str, Any]:
     loaded = create(f"model {name}", training.config["model"][name]).load(name)
-    task = create("task validation", training.config["tuning"]["task"])
-    told = [conversation(item)[0] for item in task.items()]
-    batches = [loaded.inputs(told[start : start + BATCH]) for start in range(0, len(told), BATCH)]
-    return diagnose(loaded.model, batches, max_new_tokens=task.max_new_tokens).to_dict()
+    asked = job("validation", training.config["tuning"]["task"])
+    inputs = batches(loaded, asked, size=BATCH)
+    return diagnose(loaded.model, inputs, max_new_tokens=asked.task.max_new_tokens).to_dict()
 
 
 def section(trainings: Sequence[Training], models: Sequence[str]) -> list[str]:

@@ -53,7 +53,7 @@ def measured(training: Training, name: str) -> dict[str, Any]:
     """All of it for one model, in plain numbers."""
     loaded = create(f"model {name}", training.config["model"][name]).load(name)
     nodes = {"validation": training.config["tuning"]["task"], "test": training.config["task"][TASK]}
-    jobs = {split: _job(split, node) for split, node in nodes.items()}
+    jobs = {split: job(split, node) for split, node in nodes.items()}
     window = watched(loaded, jobs["validation"], BATCH).window
     found = watched(loaded, jobs["test"], BATCH)
     late = slice(*window)
@@ -81,7 +81,8 @@ def measured(training: Training, name: str) -> dict[str, Any]:
     }
 
 
-def _job(name: str, node: Any) -> Job:
+def job(name: str, node: Any) -> Job:
+    """A task and its items, from its YAML."""
     task = create(f"task {name}", node)
     return Job(name, task, node, task.items(), "", "")
 
@@ -90,20 +91,21 @@ def _mean_js(found: Findings) -> list[float]:
     return [float(value) for value in found.tokens.js.mean(axis=0)]
 
 
-def _batches(loaded: Loaded, job: Job, *, images: bool = True) -> Sequence[Any]:
+def batches(loaded: Loaded, job: Job, *, images: bool = True, size: int = BATCH) -> Sequence[Any]:
+    """The inputs of generate for the items of a job, with their images or the words alone."""
     told = [conversation(item)[0] for item in job.items]
     if not images:
         told = [
             [{**turn, "content": [p for p in turn["content"] if p["type"] == "text"]} for turn in each]
             for each in told
         ]
-    return [loaded.inputs(told[start : start + BATCH]) for start in range(0, len(told), BATCH)]
+    return [loaded.inputs(told[start : start + size]) for start in range(0, len(told), size)]
 
 
 def _without_norm(loaded: Loaded, job: Job) -> tuple[Any, Any]:
     """True and released divergence of all tokens of the greedy answers, both without the final norm."""
     true, released = [], []
-    for inputs in _batches(loaded, job):
+    for inputs in batches(loaded, job):
         watching = Watching()
         with MutationLogitsProcessor(
             loaded.model, watching, detector=None, norm=False, trace=True
@@ -119,7 +121,7 @@ def _without_norm(loaded: Loaded, job: Job) -> tuple[Any, Any]:
 def _text_only(loaded: Loaded, job: Job) -> list[float]:
     """Mean js of every block over the answers to the same words without an image."""
     found = []
-    for inputs in _batches(loaded, job, images=False):
+    for inputs in batches(loaded, job, images=False):
         with MutationLogitsProcessor(loaded.model, UNTOUCHED, detector=None, trace=True) as processor:
             _greedy(loaded, job, inputs, processor)
             assert processor.trace is not None

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.released import LateGate, Watching, released_js
-from mutation_decode import js_divergence
+from mutation_decode import Gate, Mutations, js_divergence
 from mutation_decode.readout import Readout
 
 
@@ -56,7 +56,11 @@ def test_the_gate_opens_where_a_late_divergence_is_above_its_bound(released, mea
     told = logits.log_softmax(-1)
     late = torch.stack([measure(told[:, j], told[:, j + 1]) for j in (6, 7)]).amax(dim=0)
     bound = float(late.median())
-    gate = LateGate(released=released, above=bound, first=0.75)
-    found = gate(Readout(logits, tuple(range(9)), 8), None)
+    readout, nothing = Readout(logits, tuple(range(9)), 8), Mutations.none(torch.zeros(40, 8))
+    found = LateGate(released=released, above=bound)(readout, nothing)
     assert torch.equal(found, late > bound)
     assert 0 < int(found.sum()) < 40
+    doubtful = Gate(max_prob=0.8)(readout, nothing)
+    both = LateGate(released=released, above=bound, max_prob=0.8)(readout, nothing)
+    assert torch.equal(both, found & doubtful)
+    assert 0 < int(both.sum()) < int(found.sum()), "the knobs of every gate hold here too"
